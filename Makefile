@@ -1,0 +1,45 @@
+# make help lists what there is. Every file in targets/ is a target of its own name.
+PYTHON ?= python3
+MODEL ?= efficientnet_lite0
+RUN_ARGS ?=
+BIN := .venv/bin
+TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean $(TARGETS)
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
+	@echo "  devices: $(TARGETS)"
+	@echo "  MODEL=NAME chooses the recipe [$(MODEL)]; RUN_ARGS=... goes to edgecv run, such as RUN_ARGS='--data photos'"
+
+setup: .venv/installed ## make .venv with what requirements.lock pins
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgecv needs Python 3.11 or newer; got $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..." >&2; exit 3; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## train, compress, verify and measure EfficientNet-Lite0 on photographs of solar cells
+	$(BIN)/edgecv run models/efficientnet_lite0.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
+
+$(TARGETS): setup ## build, verify and measure MODEL on a device
+	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ $(RUN_ARGS)
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+check: setup ## ruff, mypy and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+bench: setup ## measure what the README claims, and write benchmarks/results/
+	$(BIN)/python -m benchmarks.figures
+
+clean: ## remove .venv and runs/
+	rm -rf .venv runs

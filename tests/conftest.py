@@ -1,0 +1,43 @@
+"""What several test files share: the small models, the evaluation data, and a clean environment."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's store, runs in the middle of a kill test, or sees the user's terminal."""
+    monkeypatch.setenv("EDGECV_STORE", str(tmp_path_factory.mktemp("store")))
+    for name in ("EDGECV_KILL_AT", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def tiny():
+    """Path of a small .tflite file: uint8 `(1, 16, 16, 3)` in, three probabilities out."""
+    return ROOT / "tests" / "data" / "tiny.tflite"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Path of an .npy with 20 images of noise that fit the small models."""
+    path = tmp_path / "images.npy"
+    np.save(path, np.random.default_rng(1).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Folder of the evaluation data."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("needs the evaluation data in ../shared/data")
+    return path
