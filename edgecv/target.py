@@ -1,0 +1,62 @@
+"""A target: one TOML file that says what a device runs, how to reach it, and how long to measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from edgecv.config import NAME, Config, read
+from edgecv.errors import ConfigError
+
+__all__ = ["Measure", "RuntimeName", "Target", "TargetLimits", "load_target"]
+
+RuntimeName = Literal["litert", "openvino", "onnxruntime"]
+
+
+class TargetLimits(Config):
+    """What a variant may cost on this target; a limit that is left out does not apply."""
+
+    max_latency_ms: float | None = Field(None, gt=0.0)
+    max_size_bytes: int | None = Field(None, gt=0)
+    max_memory_bytes: int | None = Field(None, gt=0)
+
+
+class Measure(Config):
+    """How long to measure: `processes` fresh processes for each file, `seconds` of steady invocations in each."""
+
+    processes: int = Field(12, ge=1, le=200)
+    seconds: float = Field(1.0, gt=0.0, le=600.0)
+    warmup_seconds: float = Field(0.3, ge=0.0, le=60.0)
+    timeout_seconds: float = Field(300.0, gt=0.0)
+    memory_bytes: int = Field(8_000_000_000, gt=0)
+
+
+class Target(Config):
+    """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back."""
+
+    name: str = Field(pattern=NAME)
+    summary: str = ""
+    runtime: RuntimeName
+    accelerator: Literal["cpu"] = "cpu"
+    transport: Literal["local"] = "local"
+    threads: int = Field(1, ge=1, le=256)
+    precision: Literal["float32", "default"] = "float32"
+    limits: TargetLimits = TargetLimits()
+    measure: Measure = Measure()
+
+
+def load_target(path: str | Path) -> Target:
+    """Read a target file.
+
+    Raises:
+        ConfigError: it can't be read, has an unknown, missing or ill-typed key, or its name is not the file's.
+    """
+    path = Path(path)
+    target = read(path, Target)
+    if target.name != path.stem:
+        raise ConfigError(
+            f"{path}: the name is not the file's", got=target.name, expected=path.stem, fix="rename one of them"
+        )
+    return target
