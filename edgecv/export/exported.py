@@ -1,0 +1,90 @@
+"""What an export gives back, and what both formats share: the graph around the network and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv.artifact import Skipped, TensorSpec
+from edgecv.errors import DataError, ModelError
+from edgecv.recipe import Preprocess
+
+if TYPE_CHECKING:
+    import tf_keras
+
+__all__ = ["Exported", "check", "describe", "serving"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model: its files by name, in the order that a digest takes them, and what was left in float."""
+
+    files: dict[str, bytes]
+    skipped: tuple[Skipped, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def serving(model: tf_keras.Model, preprocess: Preprocess, *, pixels: bool = True) -> tuple[Any, Any]:
+    """Trace the network with softmax behind it: float32 `(1, classes)` probabilities, named "probabilities".
+
+    `pixels`: the input "image" is uint8 `(1, H, W, 3)` in 0-255 and normalised inside; else it is normalised float32.
+    Returns the traced function, and a module that holds its variables.
+    """
+    import tensorflow as tf
+
+    shape = (1, preprocess.size, preprocess.size, 3)
+    module = tf.Module()
+    # The converter saves what hangs on the module. A Keras model would bring all its layers' functions: 11 s, not 3.
+    module.weights = list(model.weights)
+
+    # No static typing of a traced function: TensorFlow has no types to give it.
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8 if pixels else tf.float32, name="image")])  # type: ignore[untyped-decorator,unused-ignore]
+    def serve(image: Any) -> dict[str, Any]:
+        if pixels:
+            image = (tf.cast(image, tf.float32) - preprocess.mean) / preprocess.scale
+        return {"probabilities": tf.nn.softmax(model(image, training=False))}
+
+    return serve, module
+
+
+def check(
+    model: tf_keras.Model, preprocess: Preprocess, labels: Sequence[str], *, calibration: NDArray[np.uint8] | None
+) -> None:
+    """Refuse a network, labels or calibration images that do not belong together.
+
+    Raises:
+        ModelError: the network's input is not `(batch, size, size, 3)`, or its outputs are not one for each label.
+        DataError: the calibration images are not uint8 `(n, size, size, 3)`, n of 1 or more.
+    """
+    size = preprocess.size
+    if tuple(model.input_shape) != (None, size, size, 3):
+        raise ModelError(
+            f"the network {model.name} does not take images of {size}x{size}",
+            got=str(model.input_shape),
+            expected=f"(None, {size}, {size}, 3)",
+            fix="build it with preprocess.size",
+        )
+    if tuple(model.output_shape) != (None, len(labels)):
+        raise ModelError(
+            f"the network {model.name} does not give one logit for each label",
+            got=str(model.output_shape),
+            expected=f"(None, {len(labels)})",
+        )
+    if calibration is not None and (
+        calibration.dtype != np.uint8 or calibration.shape[1:] != (size, size, 3) or not len(calibration)
+    ):
+        raise DataError(
+            "the calibration images are not what the network takes",
+            got=f"{calibration.dtype} {calibration.shape}",
+            expected=f"uint8 (n, {size}, {size}, 3)",
+        )
+
+
+def describe(preprocess: Preprocess, precision: str) -> dict[str, Any]:
+    """Give the metadata that travels in the file, labels aside."""
+    return {"precision": precision, "preprocess": {"color": "RGB", **preprocess.model_dump()}}
