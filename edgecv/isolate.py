@@ -1,0 +1,74 @@
+"""Run a command in a child process of its own session, with a time limit; say how it ended in words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Child", "run_child"]
+
+LAST_BYTES = 4000  # of what the child wrote to stderr: enough for the cause, bounded for hostile files
+
+
+@dataclass(frozen=True)
+class Child:
+    """How a child process ended. `problem` is None after exit code 0, else words such as "crashed: SIGSEGV"."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+    problem: str | None
+
+
+def run_child(argv: Sequence[str], *, timeout_seconds: float, env: Mapping[str, str] | None = None) -> Child:
+    """Run `argv` with no standard input; kill its whole process group after `timeout_seconds` or when interrupted.
+
+    `env` adds to this process's environment.
+    """
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+    )
+    hung = False
+    try:
+        out, err = process.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        hung = True
+        _kill(process)
+        out, err = process.communicate()
+    except BaseException:
+        _kill(process)
+        process.communicate()
+        raise
+    seconds = time.monotonic() - begin
+    problem = f"hung: no answer in {timeout_seconds:g} s" if hung else _problem(process.returncode)
+    return Child(process.returncode, _tail(out), _tail(err), seconds, problem)
+
+
+def _problem(returncode: int) -> str | None:
+    if returncode == 0:
+        return None
+    if returncode < 0:
+        return f"crashed: {signal.Signals(-returncode).name}"
+    return f"failed: exit code {returncode}"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+
+
+def _tail(data: bytes) -> str:
+    return data[-LAST_BYTES:].decode("utf-8", "replace")

@@ -1,0 +1,349 @@
+"""Run one model on one machine: `python worker.py JOB.json`. Needs numpy and one runtime, nothing of edgecv.
+
+The same file is the local child process and what is copied to a board. The job is JSON:
+
+    {"files": [["model.tflite", "<sha256>"], ...],   the first is opened; all are hashed before a runtime sees them
+     "runtime": "litert" | "openvino" | "onnxruntime", "accelerator": "cpu", "threads": 1,
+     "precision": "float32" | "default",              what float layers are asked to run in
+     "do": "describe" | "predict" | "bench",
+     "images": "images.npy",                          uint8 (n, height, width, 3); null: seeded noise
+     "outputs": "outputs.npy",                        predict: float32 (n, ...) is written here
+     "warmup_seconds": 0.3, "seconds": 1.0,           bench
+     "memory_bytes": 8000000000,                      limit on the process's data
+     "answer": "answer.json"}
+
+The answer is JSON too: what the model takes and gives, the precision that really ran, and for "bench" `init_ms` (load
+until ready), `first_ms` and `latencies_ms`. A latency is from pixels in this process's memory to the outputs in it.
+Exit code 0: answered. 3: refused, with the reason in the answer.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+NOISE_SEED = 0
+MAX_SAMPLES = 100_000
+
+
+class Refused(Exception):
+    """Carries the reason why a job can't be done; it becomes the answer."""
+
+
+class LiteRT:
+    """Runs a .tflite file by ai-edge-litert, or by tflite-runtime on boards that have only that."""
+
+    def __init__(self, path: str, job: dict[str, Any]) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            from tflite_runtime.interpreter import Interpreter
+        self.interpreter = Interpreter(model_path=path, num_threads=job["threads"])
+        for detail in self.interpreter.get_input_details():
+            shape = [1 if size == -1 else int(size) for size in detail["shape_signature"]]
+            if shape != list(detail["shape"]):
+                self.interpreter.resize_tensor_input(detail["index"], shape)
+        self.interpreter.allocate_tensors()
+        self.inputs = [self._spec(detail) for detail in self.interpreter.get_input_details()]
+        self.outputs = [self._spec(detail) for detail in self.interpreter.get_output_details()]
+        self._input_ids = [detail["index"] for detail in self.interpreter.get_input_details()]
+        self._output_ids = [detail["index"] for detail in self.interpreter.get_output_details()]
+
+    @staticmethod
+    def _spec(detail: dict[str, Any]) -> dict[str, Any]:
+        scale, zero_point = detail["quantization"]
+        spec = {
+            "name": detail["name"],
+            "shape": [int(n) for n in detail["shape"]],
+            "dtype": np.dtype(detail["dtype"]).name,
+        }
+        return {**spec, "scale": float(scale), "zero_point": int(zero_point)}
+
+    def invoke(self, arrays: list[Any]) -> list[Any]:
+        """Run one inference: arrays in, arrays out."""
+        for index, array in zip(self._input_ids, arrays):
+            self.interpreter.set_tensor(index, array)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(index) for index in self._output_ids]
+
+    def executed(self) -> list[str]:
+        """Precision of each compute layer, by the types of its operands as the interpreter prepared them."""
+        heavy = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "CONV_3D"}
+        return [self._operands(op) for op in self.interpreter._get_ops_details() if op["op_name"] in heavy]
+
+    @staticmethod
+    def _operands(op: dict[str, Any]) -> str:
+        activation, weight = (np.dtype(kind).name for kind in op["operand_types"][:2])
+        return activation if activation == weight or weight != "int8" else "int8-dynamic"
+
+
+class OpenVINO:
+    """Runs OpenVINO IR, .tflite or .onnx by OpenVINO."""
+
+    def __init__(self, path: str, job: dict[str, Any]) -> None:
+        modules: Any = sys.modules
+        modules.setdefault("openvino_telemetry", None)  # with it, importing openvino sends usage data
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        if model.is_dynamic():
+            model.reshape({port: _batch_of_one(port.partial_shape) for port in model.inputs})
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": job["threads"],
+        }
+        if job["precision"] == "float32":
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        self.compiled = core.compile_model(model, job["accelerator"].upper(), settings)
+        self.request = self.compiled.create_infer_request()
+        self.inputs = [self._spec(port) for port in self.compiled.inputs]
+        self.outputs = [self._spec(port) for port in self.compiled.outputs]
+        self._input_views = [self.request.get_input_tensor(i).data for i in range(len(self.inputs))]
+
+    @staticmethod
+    def _spec(port: Any) -> dict[str, Any]:
+        name = port.any_name if port.names else port.node.friendly_name
+        shape = [dim.get_length() if dim.is_static else -1 for dim in port.partial_shape]
+        return {"name": name, "shape": shape, "dtype": port.element_type.to_dtype().name, "scale": 0.0, "zero_point": 0}
+
+    def invoke(self, arrays: list[Any]) -> list[Any]:
+        """Run one inference: arrays in, arrays out."""
+        for view, array in zip(self._input_views, arrays):
+            view[...] = array
+        self.request.infer()
+        return [np.array(self.request.get_output_tensor(i).data) for i in range(len(self.outputs))]
+
+    def executed(self) -> list[str]:
+        """Precision of each compute layer: that of the kernel which the compiled graph reports, "brgconv_avx512_f32".
+
+        Not `runtimePrecision`: that says float16 where float16 weights are widened and a float32 kernel runs.
+        """
+        names = {"u8": "int8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+        found: list[str] = []
+        for node in self.compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            if info["layerType"].astype(str) in {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}:
+                precision = info["primitiveType"].astype(str).rpartition("_")[2].lower()
+                found.append(names.get(precision, precision))
+        return found
+
+
+class ONNXRuntime:
+    """Runs an .onnx file by ONNX Runtime."""
+
+    def __init__(self, path: str, job: dict[str, Any]) -> None:
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = job["threads"]
+        options.inter_op_num_threads = 1
+
+        def make() -> Any:
+            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        self._make = make
+        self._options = options
+        self.session = self._make()
+        self.inputs = [self._spec(value) for value in self.session.get_inputs()]
+        self.outputs = [self._spec(value) for value in self.session.get_outputs()]
+        self._input_names = [spec["name"] for spec in self.inputs]
+
+    @staticmethod
+    def _spec(value: Any) -> dict[str, Any]:
+        names = {"float": "float32", "double": "float64"}
+        kind = value.type.removeprefix("tensor(").removesuffix(")")
+        shape = [
+            size if isinstance(size, int) and size > 0 else 1 if axis == 0 else -1
+            for axis, size in enumerate(value.shape)
+        ]
+        return {"name": value.name, "shape": shape, "dtype": names.get(kind, kind), "scale": 0.0, "zero_point": 0}
+
+    def invoke(self, arrays: list[Any]) -> list[Any]:
+        """Run one inference: arrays in, arrays out."""
+        return list(self.session.run(None, dict(zip(self._input_names, arrays))))
+
+    def executed(self) -> list[str]:
+        """Precision of each compute layer, from ONNX Runtime's own profile of one more run."""
+        self._options.enable_profiling = True
+        self._options.profile_file_prefix = os.path.join(os.getcwd(), "profile")
+        self.session = self._make()
+        self.invoke(make_inputs(self.inputs, None))
+        path = self.session.end_profiling()
+        with open(path) as file:
+            events = json.load(file)
+        os.unlink(path)
+        return [kind for event in events if (kind := self._operands(event.get("args", {})))]
+
+    @staticmethod
+    def _operands(args: dict[str, Any]) -> str | None:
+        kernel = args.get("op_name", "")
+        if not any(word in kernel for word in ("Conv", "Gemm", "MatMul")):
+            return None
+        types = [kind for entry in args.get("input_type_shape", [])[:1] for kind in entry]
+        return {"float": "float32", "uint8": "int8"}.get(types[0], types[0]) if types else None
+
+
+RUNTIMES: dict[str, Any] = {"litert": LiteRT, "openvino": OpenVINO, "onnxruntime": ONNXRuntime}
+
+
+def _batch_of_one(shape: Any) -> list[Any]:
+    """Fix a dynamic first dimension to 1; any other dynamic one is refused."""
+    fixed = [1 if axis == 0 and dim.is_dynamic else dim for axis, dim in enumerate(shape)]
+    if any(getattr(dim, "is_dynamic", False) for dim in fixed):
+        raise Refused(f"an input has the dynamic shape {shape}: only the batch may be dynamic")
+    return fixed
+
+
+def summarise(executed: list[str]) -> str | None:
+    """One phrase for the precisions of the compute layers: "int8", or "int8 14/27, float32 13/27"; None without any."""
+    counts = collections.Counter(executed).most_common()
+    if len(counts) <= 1:
+        return counts[0][0] if counts else None
+    return ", ".join(f"{kind} {count}/{len(executed)}" for kind, count in counts)
+
+
+def make_inputs(specs: list[dict[str, Any]], image: Any) -> list[Any]:
+    """Arrays for one invocation: `image` where the model takes one uint8 image of its shape, else seeded noise."""
+    rng = np.random.default_rng(NOISE_SEED)
+    arrays: list[Any] = []
+    for spec in specs:
+        if min(spec["shape"], default=1) < 1:
+            raise Refused(f"input {spec['name']} has the dynamic shape {spec['shape']}: only the batch may be dynamic")
+        dtype = np.dtype(spec["dtype"])
+        if image is not None and dtype == np.uint8 and list(spec["shape"]) == [1, *image.shape]:
+            arrays.append(np.ascontiguousarray(image[None]))
+        elif dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            low, high = max(info.min, -128), min(info.max, 255)
+            arrays.append(rng.integers(low, high, spec["shape"], dtype=dtype, endpoint=True))
+        elif dtype.kind == "f":
+            arrays.append(rng.random(spec["shape"], dtype=np.float32).astype(dtype))
+        else:
+            raise Refused(f"input {spec['name']} has the type {spec['dtype']}: only numbers can be made up")
+    return arrays
+
+
+def predict(model: Any, images: Any, outputs: str) -> None:
+    """Run every image through a model that takes one uint8 image, and save its first output as float32."""
+    spec = model.inputs[0]
+    if len(model.inputs) != 1 or spec["dtype"] != "uint8" or spec["shape"] != [1, *images.shape[1:]]:
+        raise Refused(f"takes {spec['dtype']} {spec['shape']}, not one uint8 image of {[1, *images.shape[1:]]}")
+    results = None
+    for number, image in enumerate(images):
+        output = model.invoke([np.ascontiguousarray(image[None])])[0][0]
+        if results is None:
+            results = np.empty((len(images), *output.shape), np.float32)
+        results[number] = output
+    if results is None:
+        raise Refused("there are no images to run")
+    np.save(outputs, results, allow_pickle=False)
+
+
+def bench(model: Any, inputs: list[Any], job: dict[str, Any]) -> dict[str, Any]:
+    """Time invocations: the first, a warm-up that is dropped, then steady ones for `seconds`."""
+    first = _timed(model, inputs)
+    end = time.perf_counter() + job["warmup_seconds"]
+    while time.perf_counter() < end:
+        model.invoke(inputs)
+    latencies: list[float] = []
+    end = time.perf_counter() + job["seconds"]
+    while (time.perf_counter() < end or not latencies) and len(latencies) < MAX_SAMPLES:
+        latencies.append(_timed(model, inputs))
+    return {"first_ms": first, "latencies_ms": latencies}
+
+
+def _timed(model: Any, inputs: list[Any]) -> float:
+    begin = time.perf_counter_ns()
+    model.invoke(inputs)
+    return (time.perf_counter_ns() - begin) / 1e6
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process. VmHWM, since ru_maxrss also counts the parent's memory before exec."""
+    try:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def check_digests(files: list[list[str]]) -> None:
+    """Hash every file before a runtime opens one."""
+    for path, expected in files:
+        with open(path, "rb") as file:
+            got = hashlib.sha256(file.read()).hexdigest()
+        if got != expected:
+            raise Refused(
+                f"{os.path.basename(path)} is not the file it was: SHA-256 {got[:12]}, expected {expected[:12]}"
+            )
+
+
+def limit(memory_bytes: int) -> None:
+    """Bound this process's data, and die with the parent, where the system can."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    except (ImportError, ValueError, OSError):
+        pass
+    try:
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    except (ImportError, OSError, AttributeError):
+        pass
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Do one job and return its answer."""
+    check_digests(job["files"])
+    images = np.load(job["images"], mmap_mode="r", allow_pickle=False) if job.get("images") else None
+    begin = time.perf_counter_ns()
+    model = RUNTIMES[job["runtime"]](job["files"][0][0], job)
+    answer = {"init_ms": (time.perf_counter_ns() - begin) / 1e6, "inputs": model.inputs, "outputs": model.outputs}
+    if job["do"] == "predict":
+        predict(model, images, job["outputs"])
+    else:
+        inputs = make_inputs(model.inputs, None if images is None else np.asarray(images[0]))
+        if job["do"] == "bench":
+            answer.update(bench(model, inputs, job))
+        else:
+            model.invoke(inputs)
+    answer["peak_rss_bytes"] = peak_rss_bytes()
+    if job["do"] != "bench":
+        answer["executed_precision"] = summarise(model.executed())
+    return answer
+
+
+def main(path: str) -> int:
+    """Read the job, do it, write the answer."""
+    with open(path) as file:
+        job = json.load(file)
+    limit(job["memory_bytes"])
+    try:
+        answer, code = run(job), 0
+    except Refused as reason:
+        answer, code = {"refused": str(reason)}, 3
+    except (Exception, MemoryError) as error:
+        answer, code = {"refused": f"{type(error).__name__}: {error}"[:2000]}, 3
+    with open(job["answer"], "w") as file:
+        json.dump(answer, file)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,48 @@
+"""Make the small model files in tests/data, so that most tests need no TensorFlow: `python -m tests.make_tiny`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DATA = Path(__file__).parent / "data"
+
+
+def tiny() -> Any:
+    """A network of five layers for 16x16 photographs and three classes, with random weights."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    image = x = layers.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU(6.0, name="relu")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return tf_keras.Model(image, layers.Dense(3, name="logits")(x))
+
+
+def main() -> None:
+    """Write tiny.tflite, tiny-int8.tflite, tiny.xml and tiny.bin."""
+    from edgecv import export
+    from edgecv.recipe import Preprocess
+
+    images = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), dtype=np.uint8)
+    settings: dict[str, Any] = {"preprocess": Preprocess(size=16), "labels": ("a", "b", "c")}
+    model = tiny()
+    DATA.mkdir(exist_ok=True)
+    float32 = export.to_tflite(model, "float32", **settings).files["model.tflite"]
+    int8 = export.to_tflite(model, "int8", **settings, calibration=images).files["model.tflite"]
+    (DATA / "tiny.tflite").write_bytes(float32)
+    (DATA / "tiny-int8.tflite").write_bytes(int8)
+    for name, content in export.to_openvino(model, "float32", **settings).files.items():
+        (DATA / name.replace("model", "tiny")).write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+import contextlib
+import shutil
+
+import numpy as np
+import pytest
+
+from edgecv.errors import DeviceError, MissingError, ModelError
+from edgecv.runtimes import RUNTIMES, ask, model_files, require, runtime_for
+from edgecv.target import Measure, Target
+from tests.conftest import ROOT
+
+DATA = ROOT / "tests" / "data"
+FILES = {"litert": "tiny.tflite", "openvino": "tiny.xml"}
+
+
+def target(runtime, **measure):
+    return Target(name="here", runtime=runtime, measure=Measure(seconds=0.1, warmup_seconds=0.05, **measure))
+
+
+@pytest.fixture
+def onnx(tmp_path):
+    """A small .onnx file made elsewhere: one matrix product on float32 `(batch, 4)`."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), "weight")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [weight],
+    )
+    path = tmp_path / "product.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("runtime", FILES)
+def test_a_model_is_described_by_its_own_runtime(runtime):
+    answer = ask(target(runtime), model_files(DATA / FILES[runtime]), do="describe")
+    assert [answer[side][0]["shape"] for side in ("inputs", "outputs")] == [[1, 16, 16, 3], [1, 3]]
+    assert [answer[side][0]["dtype"] for side in ("inputs", "outputs")] == ["uint8", "float32"]
+    assert answer["executed_precision"] == "float32"
+
+
+def test_an_int8_file_is_seen_to_run_in_int8():
+    assert ask(target("litert"), (DATA / "tiny-int8.tflite",), do="describe")["executed_precision"] == "int8"
+
+
+def test_an_onnx_file_is_run_by_onnx_runtime_and_by_openvino(onnx):
+    for runtime in ("onnxruntime", "openvino"):
+        answer = ask(target(runtime), (onnx,), do="bench")
+        assert answer["inputs"][0]["shape"] == [1, 4]
+        assert len(answer["latencies_ms"]) > 10
+    assert ask(target("onnxruntime"), (onnx,), do="describe")["executed_precision"] == "float32"
+
+
+def test_litert_and_openvino_give_the_same_probabilities(images, tmp_path):
+    outputs = []
+    for runtime, name in FILES.items():
+        outputs.append(tmp_path / f"{runtime}.npy")
+        ask(target(runtime), model_files(DATA / name), do="predict", images=images, outputs=outputs[-1])
+    first, second = (np.load(path) for path in outputs)
+    assert first.shape == (20, 3)
+    np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", FILES)
+def test_a_bench_times_load_first_and_steady_invocations(runtime):
+    answer = ask(target(runtime), model_files(DATA / FILES[runtime]), do="bench")
+    assert answer["init_ms"] > answer["first_ms"] > 0
+    assert 0 < min(answer["latencies_ms"]) < 10
+    assert 1e7 < answer["peak_rss_bytes"] < 1e9
+
+
+def test_the_peak_memory_is_the_workers_not_the_parents():
+    ballast = np.ones(60_000_000)
+    answer = ask(target("litert"), (DATA / "tiny.tflite",), do="bench")
+    assert answer["peak_rss_bytes"] < ballast.nbytes / 2
+
+
+def test_a_bit_flip_is_refused_before_a_runtime_loads_it(tiny, tmp_path):
+    from edgecv.artifact import digest_files
+
+    path = tmp_path / "flipped.tflite"
+    content = bytearray(tiny.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DeviceError) as caught:
+        ask(target("litert"), (path,), do="describe", digests=(digest_files(tiny),))
+    assert "not the file it was" in caught.value.got
+
+
+@pytest.mark.parametrize("runtime", FILES)
+@pytest.mark.parametrize("content", [b"", b"not a model", bytes(4096)])
+def test_a_file_that_is_no_model_is_an_error_that_names_it(runtime, content, tmp_path):
+    path = tmp_path / FILES[runtime]
+    path.write_bytes(content)
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(DeviceError, match=path.name):
+        ask(target(runtime), model_files(path), do="describe")
+
+
+def test_a_damaged_model_takes_down_only_the_child(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    answered = []
+    for number in range(12):
+        content = bytearray(tiny.read_bytes())
+        for place in rng.integers(0, len(content), 20):
+            content[place] = rng.integers(256)
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(content)
+        with contextlib.suppress(DeviceError):
+            answered.append(ask(target("litert", timeout_seconds=20.0), (path,), do="describe"))
+    assert len(answered) < 12
+    assert all(answer["inputs"] for answer in answered)
+
+
+def test_a_model_that_is_too_slow_is_said_to_hang(tiny):
+    with pytest.raises(DeviceError, match=r"hung: no answer in 0\.01 s"):
+        ask(target("litert", timeout_seconds=0.01), (tiny,), do="bench")
+
+
+def test_a_model_that_needs_too_much_memory_takes_down_only_the_child(tiny):
+    with pytest.raises(DeviceError):
+        ask(target("openvino", memory_bytes=20_000_000), (tiny,), do="bench")
+
+
+def test_images_of_another_size_are_refused(tiny, tmp_path):
+    path = tmp_path / "images.npy"
+    np.save(path, np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(DeviceError) as caught:
+        ask(target("litert"), (tiny,), do="predict", images=path, outputs=tmp_path / "out.npy")
+    assert "takes uint8 [1, 16, 16, 3]" in caught.value.got
+
+
+def test_a_runtime_that_is_not_installed_is_an_error_with_the_command(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", _nothing_installed)
+    with pytest.raises(MissingError) as caught:
+        require("litert")
+    assert caught.value.fix == 'pip install "edgecv[litert]"'
+
+
+def _nothing_installed(name):
+    from importlib.metadata import PackageNotFoundError
+
+    raise PackageNotFoundError(name)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.pkl", "model.pt", "model", "model.txt"])
+def test_kinds_that_can_carry_code_or_are_not_run_are_refused(name, tmp_path):
+    with pytest.raises(ModelError, match="is not run"):
+        runtime_for(tmp_path / name)
+
+
+def test_an_ir_without_its_weights_is_refused(tmp_path):
+    shutil.copy(DATA / "tiny.xml", tmp_path)
+    with pytest.raises(ModelError, match=r"tiny\.bin"):
+        model_files(tmp_path / "tiny.xml")
+
+
+def test_every_extra_that_a_runtime_names_exists():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {runtime.extra for runtime in RUNTIMES.values()} <= set(extras)
