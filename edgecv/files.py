@@ -1,0 +1,77 @@
+"""Bench model files made anywhere, without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from edgecv import host
+from edgecv.artifact import artifact_of
+from edgecv.config import VERSION
+from edgecv.errors import UsageError
+from edgecv.measure import Measurement, Subject, measure, quick
+from edgecv.results import RecipeEntry, Results
+from edgecv.rows import Entry, make_rows
+from edgecv.runtimes import model_files, require, runtime_for
+from edgecv.target import Measure, Target
+
+__all__ = ["bench"]
+
+_MEASURE = Measure(processes=8, seconds=1.0)
+
+
+def bench(
+    files: Sequence[str | Path],
+    *,
+    target: Target | None = None,
+    threads: int = 1,
+    brief: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Results:
+    """Measure .tflite, OpenVINO .xml and .onnx files on this machine; each is compared with the first.
+
+    `target`: how to run them; by default each file's own runtime on the CPU with `threads` threads, in 8 processes of a
+    second each, or 5 of half a second if `brief`. Inputs are seeded noise: accuracy is not looked at.
+
+    Raises:
+        ModelError: a file is not there, or is of a kind that is not run.
+        MissingError: a runtime is not installed.
+
+    >>> results = bench(["tests/data/tiny.tflite"], brief=True)
+    >>> results.rows[0].latency_ms.processes
+    5
+    """
+    if not files:
+        raise UsageError("there is no file to measure", expected="one or more .tflite, .xml or .onnx files")
+    subjects = {}
+    for file in map(Path, files):
+        own = target or Target(name="this-machine", runtime=runtime_for(file), threads=threads, measure=_MEASURE)
+        require(own.runtime)
+        subjects[str(file)] = Subject(model_files(file), quick(own) if brief else own)
+    warnings = host.warnings()
+    rounds = max(subject.target.measure.processes for subject in subjects.values())
+    found = measure(subjects, rounds=rounds, progress=progress)
+    baseline = next(iter(subjects))
+    rows = tuple(
+        row
+        for name, subject in subjects.items()
+        for row in make_rows(
+            (_entry(name, subject, found[name]),),
+            model=Path(name).stem,
+            target=subject.target,
+            baseline=found[baseline],
+        )
+    )
+    facts = {**host.facts(), "warnings": warnings}
+    return Results(edgecv=VERSION, recipe=RecipeEntry(name="bench", sha256=""), host=facts, rows=rows)
+
+
+def _entry(name: str, subject: Subject, measurement: Measurement) -> Entry:
+    return Entry(
+        variant=subject.files[0].name,
+        precision="-",
+        path=PurePosixPath(Path(name).as_posix()),
+        artifact=artifact_of(subject.files),
+        executed_precision=measurement.executed_precision,
+        measurement=measurement,
+    )

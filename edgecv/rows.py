@@ -1,0 +1,167 @@
+"""Rows of results.json, derived from what was verified and measured."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from edgecv.artifact import Artifact
+from edgecv.measure import Measurement, compare_measurements
+from edgecv.results import (
+    Accuracy,
+    ArtifactEntry,
+    Latency,
+    Memory,
+    Parity,
+    Row,
+    SkippedEntry,
+    Speedup,
+)
+from edgecv.stats import percentile, samples_needed
+from edgecv.target import Target, TargetLimits
+from edgecv.verify import Verdict
+
+__all__ = ["Entry", "latency", "make_rows"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one variant on one target; what a stage could not give is None, with the reason in `problem`."""
+
+    variant: str
+    precision: str
+    path: PurePosixPath | None = None
+    artifact: Artifact | None = None
+    executed_precision: str | None = None
+    verdict: Verdict | None = None
+    measurement: Measurement | None = None
+    problem: str | None = None
+
+
+def make_rows(
+    entries: tuple[Entry, ...],
+    *,
+    model: str,
+    target: Target,
+    baseline: Measurement | None,
+    params: int | None = None,
+    macs: int | None = None,
+) -> tuple[Row, ...]:
+    """Make one target's rows, in the order of `entries`; speed-ups are against `baseline`, whose own row has none."""
+    return tuple(_row(entry, baseline, model=model, target=target, params=params, macs=macs) for entry in entries)
+
+
+def latency(measurement: Measurement | None) -> Latency | None:
+    """Summarise in milliseconds: medians over processes of init and first, percentiles over all steady samples."""
+    if measurement is None or not measurement.processes:
+        return None
+    samples = measurement.latencies_ms
+    p10, p50, p90, p99 = (percentile(samples, q) for q in (10, 50, 90, 99))
+    return Latency(
+        init=statistics.median(process.init_ms for process in measurement.processes),
+        first=statistics.median(process.first_ms for process in measurement.processes),
+        p10=p10,
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        samples=len(samples),
+        processes=len(measurement.processes),
+    )
+
+
+def _row(
+    entry: Entry, baseline: Measurement | None, *, model: str, target: Target, params: int | None, macs: int | None
+) -> Row:
+    artifact, verdict, measurement = entry.artifact, entry.verdict, entry.measurement
+    return Row(
+        model=model,
+        variant=entry.variant,
+        target=target.name,
+        runtime=target.runtime,
+        format=artifact.format if artifact else "-",
+        precision=entry.precision,
+        executed_precision=entry.executed_precision,
+        artifact=_artifact(entry),
+        params=params,
+        macs=macs,
+        accuracy=_accuracy(verdict),
+        parity=Parity(reference="float keras", max_abs=verdict.max_abs, top1_agreement=verdict.agreement)
+        if verdict
+        else None,
+        latency_ms=latency(measurement),
+        speedup=_speedup(baseline, measurement),
+        memory=_memory(measurement),
+        skipped=tuple(SkippedEntry(layer=one.layer, reason=one.reason) for one in artifact.skipped) if artifact else (),
+        emulated=False,
+        status=_status(entry, target.limits),
+    )
+
+
+def _artifact(entry: Entry) -> ArtifactEntry | None:
+    if entry.artifact is None:
+        return None
+    return ArtifactEntry(
+        path=str(entry.path),
+        sha256=entry.artifact.digest,
+        size_bytes=entry.artifact.size_bytes,
+        gzip_bytes=entry.artifact.gzip_bytes,
+    )
+
+
+def _accuracy(verdict: Verdict | None) -> Accuracy | None:
+    if verdict is None:
+        return None
+    return Accuracy(
+        metric="top1",
+        value=verdict.top1,
+        n=verdict.n,
+        ci95=verdict.top1_ci95,
+        drop_pp=verdict.drop.drop_pp,
+        drop_ci95=verdict.drop.ci95,
+        changed_predictions=verdict.changed,
+        top5=verdict.top5,
+    )
+
+
+def _speedup(baseline: Measurement | None, measurement: Measurement | None) -> Speedup | None:
+    if baseline is None or measurement is None or measurement.label == baseline.label:
+        return None
+    found = compare_measurements(baseline, measurement)
+    return Speedup(baseline=baseline.label, ratio=found.ratio, ci95=found.ci95, answer=found.answer) if found else None
+
+
+def _memory(measurement: Measurement | None) -> Memory | None:
+    if measurement is None or not measurement.processes:
+        return None
+    return Memory(peak_rss_bytes=max(process.peak_rss_bytes for process in measurement.processes))
+
+
+def _status(entry: Entry, limits: TargetLimits) -> str:
+    """Word what is wrong first: it could not be made or run, a limit it breaks, then what accuracy allows to say."""
+    problems = [entry.problem, entry.measurement.problem if entry.measurement else None]
+    for problem in filter(None, problems):
+        return problem if problem.startswith(("refused", "not available", "fail")) else f"fail: {problem}"
+    costs = _costs(entry, limits)
+    judged = entry.verdict.status if entry.verdict else "can't tell: accuracy was not verified"
+    for status in (*costs, judged):
+        if status.startswith("fail"):
+            return status
+    return next((status for status in costs if status.startswith("can't tell")), judged)
+
+
+def _costs(entry: Entry, limits: TargetLimits) -> list[str]:
+    """Say for each limit of the target that is set whether this entry breaks it, or what is missing to tell."""
+    found = []
+    if limits.max_size_bytes is not None and entry.artifact and entry.artifact.size_bytes > limits.max_size_bytes:
+        found.append(f"fail: {entry.artifact.size_bytes:,} bytes (limit {limits.max_size_bytes:,})")
+    memory = _memory(entry.measurement)
+    if limits.max_memory_bytes is not None and memory and memory.peak_rss_bytes > limits.max_memory_bytes:
+        found.append(f"fail: peak memory {memory.peak_rss_bytes:,} bytes (limit {limits.max_memory_bytes:,})")
+    measured = latency(entry.measurement)
+    if limits.max_latency_ms is not None and measured:
+        if measured.p90 is None:
+            found.append(f"can't tell: {samples_needed(90) - measured.samples} more samples for the p90 latency")
+        elif measured.p90 > limits.max_latency_ms:
+            found.append(f"fail: p90 {measured.p90:.3g} ms (limit {limits.max_latency_ms:g})")
+    return found
