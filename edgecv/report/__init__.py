@@ -1,0 +1,7 @@
+"""The report of a run: the table that people quote, the verdict, and a page that stands alone."""
+
+from edgecv.report.page import render_html
+from edgecv.report.tables import render_markdown, render_table, table
+from edgecv.report.verdicts import verdict
+
+__all__ = ["render_html", "render_markdown", "render_table", "table", "verdict"]

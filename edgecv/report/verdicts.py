@@ -1,0 +1,122 @@
+"""Say in a sentence a target which version to take, or why none can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgecv.report.cells import by_target, clean, decimal, figure, status_word
+from edgecv.results import Results, Row
+
+__all__ = ["verdict"]
+
+# With fewer pairs the signed-rank test can't reach 5 %, however far apart the two are.
+_FEWEST_PROCESSES = 6
+_LISTED = 4
+
+
+def verdict(results: Results, *, max_drop_pp: float | None = None) -> str:
+    """Write a line for each target, and one more where the measurement was too short to tell speeds apart.
+
+    The best version is the fastest (least p50; of equal ones the smallest) of those with the status "pass". A version
+    with a lower p50 that does not pass is named after it, with the reason. `max_drop_pp`: the limit, where it is known.
+    """
+    lines = [_conclude(target, rows, max_drop_pp) for target, rows in by_target(results).items()]
+    processes = max((row.latency_ms.processes for row in results.rows if row.latency_ms), default=_FEWEST_PROCESSES)
+    if processes < _FEWEST_PROCESSES:
+        counted = f"{processes} process" + ("es" if processes > 1 else "")
+        lines.append(f"Measured in {counted}: too few to tell speeds apart, which takes {_FEWEST_PROCESSES} or more.")
+    return "\n".join(lines) or "No version was built."
+
+
+def _conclude(target: str, rows: Sequence[Row], limit: float | None) -> str:
+    where = f"On {clean(target)}" + (" (emulated)" if any(row.emulated for row in rows) else "")
+    passed = [row for row in rows if status_word(row) == "pass"]
+    if not passed:
+        return _without_a_pass(where, rows)
+    timed = [row for row in passed if _p50(row) is not None]
+    if not timed:
+        smallest = min(passed, key=_size)
+        what = f"{clean(smallest.variant)} is the smallest verified version{_drop(smallest, limit)}"
+        return f"{where}, {what}; no latency was measured."
+    best = min(timed, key=lambda row: (_p50(row) or 0.0, _size(row)))
+    merits = f"{_merits(best, rows)}{_drop(best, limit)}{_doubt(best)}"
+    sentence = f"{where}, {clean(best.variant)} is the best verified version: {merits}."
+    return sentence + _smaller(best, timed) + _faster_but(best, rows)
+
+
+def _p50(row: Row) -> float | None:
+    return row.latency_ms.p50 if row.latency_ms else None
+
+
+def _size(row: Row) -> int:
+    return row.artifact.size_bytes if row.artifact else 0
+
+
+def _drop(row: Row, limit: float | None) -> str:
+    if row.accuracy is None or row.accuracy.drop_pp is None:
+        return ""
+    drop = f", accuracy drop {decimal(row.accuracy.drop_pp)} pp"
+    return drop if limit is None else f"{drop} (limit {decimal(limit)})"
+
+
+def _merits(best: Row, rows: Sequence[Row]) -> str:
+    """What the best version gains over the baseline of its target."""
+    speedup = best.speedup
+    baseline = next((row for row in rows if speedup and row.variant == speedup.baseline), None)
+    if speedup is None or baseline is best:
+        return f"p50 {figure(_p50(best) or 0.0)} ms"
+    against = clean(speedup.baseline)
+    size = _times(_size(baseline), _size(best), "smaller", "larger") if baseline else ""
+    speed = "" if _doubt(best) else _times(speedup.ratio, 1.0, "faster", "slower")
+    gains = " and ".join(filter(None, (speed, size)))
+    return f"{gains} than {against}" if gains else f"p50 {figure(_p50(best) or 0.0)} ms"
+
+
+def _doubt(row: Row) -> str:
+    """What to add where the speed-up is not known."""
+    if row.speedup and row.speedup.answer.startswith("can't tell"):
+        return f"; can't tell whether it is faster than {clean(row.speedup.baseline)}"
+    return ""
+
+
+def _times(before: float, after: float, less: str, more: str) -> str:
+    """`2.1x faster`, `1.3x slower`, or nothing where the two are within 1 %."""
+    if not before or not after or abs(before / after - 1) < 0.01:
+        return ""
+    ratio = max(before / after, after / before)
+    return f"{ratio:.{2 if ratio < 1.1 else 1}f}x {less if before > after else more}"
+
+
+def _smaller(best: Row, timed: Sequence[Row]) -> str:
+    """Name the smallest version that passes where it is markedly smaller than the fastest."""
+    smallest = min(timed, key=_size)
+    if not _size(smallest) or _size(best) / _size(smallest) < 1.2:
+        return ""
+    return f" {clean(smallest.variant)} passes too and is {_size(best) / _size(smallest):.1f}x smaller."
+
+
+def _faster_but(best: Row, rows: Sequence[Row]) -> str:
+    """Name what has a lower median than the best, but does not pass."""
+    faster = [row for row in rows if status_word(row) != "pass" and (_p50(row) or 9e9) < (_p50(best) or 0.0)]
+    return "".join(
+        f" {clean(row.variant)} has a lower p50 ({figure(_p50(row) or 0.0)} ms), but does not pass: "
+        f"{clean(row.status)}."
+        for row in faster[:_LISTED]
+    )
+
+
+def _without_a_pass(where: str, rows: Sequence[Row]) -> str:
+    """Say why no version passes; where nothing failed and latencies are there, which is the fastest all the same."""
+    reasons = {clean(row.status) for row in rows}
+    if len(reasons) == 1:
+        why = reasons.pop()
+    else:
+        shown = [f"{clean(row.variant)} ({clean(row.status)})" for row in rows[:_LISTED]]
+        more = [f"{len(rows) - _LISTED} more"] if len(rows) > _LISTED else []
+        why = ", ".join([*shown, *more])
+    sentence = f"{where}, no version is verified: {why}."
+    timed = [row for row in rows if _p50(row) is not None and status_word(row) == "can't tell"]
+    if len(timed) < 2:
+        return sentence
+    fastest = min(timed, key=lambda row: _p50(row) or 0.0)
+    return f"{sentence} The fastest is {clean(fastest.variant)}: {_merits(fastest, rows)}{_doubt(fastest)}."
