@@ -65,8 +65,10 @@ class Network(Config):
 class Train(Config):
     """How to train: the head on frozen features first, then the network.
 
-    Rates are at the peak of a cosine schedule. `freeze`: the share of the network's layers, counted from the input, that
-    stay as they started. `shift` and `crop` are fractions of the side. `mixup`: alpha of its Beta distribution, 0: none.
+    Rates are at the peak of a cosine schedule. `freeze`: the share of the layers, counted from the input, that stay as
+    they started; `freeze_batch_norm`: all batch norms do, so that the features stay what the head was fitted to (for
+    good starting weights and few images). `shift` and `crop` are fractions of the side. `mixup`: alpha of its Beta
+    distribution, 0 for none.
     """
 
     head_epochs: int = Field(20, ge=0)
@@ -75,6 +77,7 @@ class Train(Config):
     learning_rate: float = Field(1e-3, gt=0.0)
     warmup_epochs: float = Field(0.5, ge=0.0)
     freeze: Share = 0.0
+    freeze_batch_norm: bool = False
     weight_decay: float = Field(1e-4, ge=0.0)
     batch_size: int = Field(32, ge=2)
     label_smoothing: Share = 0.1
