@@ -6,7 +6,7 @@ BIN := .venv/bin
 TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean $(TARGETS)
+.PHONY: help setup demo test check bench readme clean $(TARGETS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
@@ -40,6 +40,9 @@ check: setup ## ruff, mypy and the direction of imports
 
 bench: setup ## measure what the README claims, and write benchmarks/results/
 	$(BIN)/python -m benchmarks.figures
+
+readme: setup ## write the README's tables from benchmarks/results/
+	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove .venv and runs/
 	rm -rf .venv runs

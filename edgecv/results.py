@@ -6,6 +6,7 @@ measured is null.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ __all__ = [
     "SkippedEntry",
     "Speedup",
     "dump_results",
+    "read_measurements",
     "read_results",
 ]
 
@@ -175,3 +177,19 @@ def read_results(path: Path) -> Results:
             got=": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))),
             fix="re-make it with `edgecv run`",
         ) from error
+
+
+def read_measurements(path: Path) -> dict[str, Any]:
+    """Read the measurements.json beside a results.json: `rows` of raw samples, `command` and `max_drop_pp`.
+
+    Raises:
+        UsageError: it can't be read, or lacks one of them.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict) and {"rows", "command", "max_drop_pp"} <= found.keys():
+            return found
+        problem = "keys are missing"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    raise UsageError(f"can't read {path}", got=problem, fix="re-make it with `edgecv run`")

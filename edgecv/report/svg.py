@@ -40,7 +40,8 @@ def x_axis(span: tuple[float, float], y: float, *, title: str, left: float = LEF
             continue
         last = x
         parts.append(f'<line class="base" x1="{x:.1f}" y1="{y:.1f}" x2="{x:.1f}" y2="{y + 4:.1f}"/>')
-        parts.append(text(x, y + 17, words, kind="tick", anchor="middle"))
+        middle = max(x, text_width(words) / 2)  # a tick at the very left would lose half its label
+        parts.append(text(middle, y + 17, words, kind="tick", anchor="middle"))
     parts.append(text((left + WIDTH - RIGHT) / 2, y + 37, title, kind="axis", anchor="middle"))
     return parts
 

@@ -1,0 +1,325 @@
+"""The command line. Results go to stdout, progress and warnings to stderr; exit codes are those of `errors`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from edgecv.results import Results
+
+app = typer.Typer(
+    name="edgecv",
+    help="From a vision model and a folder of photographs to the best verified version for each device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+RecipeArg = Annotated[str, typer.Argument(help="a recipe: a .toml file, or a name from `edgecv models`")]
+TargetOpt = Annotated[
+    list[str] | None, typer.Option("--target", help="a target: a .toml file or a name; may be given again")
+]
+DataOpt = Annotated[
+    str | None, typer.Option("--data", help="your photographs: class folders, a CSV of image,label, or tfds:NAME")
+]
+OutOpt = Annotated[Path | None, typer.Option("--out", help="folder for what the run leaves [runs/RECIPE]")]
+QuickOpt = Annotated[bool, typer.Option("--quick", help="5 processes of half a second: a look, not a comparison")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False) -> None:
+    """Take the options that come before a command."""
+    _State.debug = debug
+
+
+class _State:
+    """The one option that outlives its command: whether `main` shows tracebacks."""
+
+    debug = False
+
+
+@app.command()
+def run(
+    recipe: RecipeArg,
+    target: TargetOpt = None,
+    data: DataOpt = None,
+    out: OutOpt = None,
+    quick: QuickOpt = False,
+    json_: JsonOpt = False,
+) -> None:
+    """Build, verify and measure every variant of a recipe on each target, and write the report."""
+    from edgecv.pipeline import DEFAULT_TARGETS, execute, prepare
+    from edgecv.terminal import Terminal
+
+    with Terminal() as terminal:
+        stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+        results = execute(stages, targets, quick=quick, command=shlex.join(["edgecv", *sys.argv[1:]]))
+    _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
+    _tell(f"report: {stages.out / 'report.html'}")
+    raise typer.Exit(_exit_code(results))
+
+
+@app.command()
+def train(recipe: RecipeArg, data: DataOpt = None, out: OutOpt = None, json_: JsonOpt = False) -> None:
+    """Train the float model of a recipe, or go on with it; write it to OUT/model.safetensors."""
+    from edgecv.pipeline import prepare
+    from edgecv.terminal import Terminal
+
+    with Terminal() as terminal:
+        stages, _ = prepare(recipe, data=data, out=out, listener=terminal)
+        with stages.store.in_use():
+            value = stages.trained.value
+            path = stages.place_model()
+    if json_:
+        print(json.dumps({"path": str(path), **value}, indent=1))
+        return
+    accuracy, params, macs = value["final"]["val_accuracy"], value["params"], value["macs"]
+    print(f"{path}: validation accuracy {accuracy:.1%}, {params:,} parameters, {macs:,} MACs")
+
+
+@app.command()
+def export(
+    recipe: RecipeArg,
+    target: TargetOpt = None,
+    data: DataOpt = None,
+    out: OutOpt = None,
+    json_: JsonOpt = False,
+) -> None:
+    """Build the files of every variant for the targets' formats into OUT/models."""
+    from edgecv.pipeline import DEFAULT_TARGETS, build, prepare
+    from edgecv.terminal import Terminal
+
+    with Terminal() as terminal:
+        stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+        built = build(stages, targets)
+    if json_:
+        print(
+            json.dumps([{"path": str(path), "sha256": one.digest, "size_bytes": one.size_bytes} for path, one in built])
+        )
+        return
+    for path, one in built:
+        print(f"{path}  {one.size_bytes / 1e6:.2f} MB  {one.digest[:12]}")
+
+
+@app.command()
+def verify(
+    recipe: RecipeArg,
+    target: TargetOpt = None,
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", help="verify this file instead; may be given again")
+    ] = None,
+    data: DataOpt = None,
+    out: OutOpt = None,
+    json_: JsonOpt = False,
+) -> None:
+    """Compare every variant with the float model on the test photographs, in the runtime that will run it."""
+    from edgecv.pipeline import DEFAULT_TARGETS, check, prepare
+    from edgecv.terminal import Terminal
+
+    with Terminal() as terminal:
+        stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+        results = check(stages, targets, files=file or ())
+    _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
+    raise typer.Exit(_exit_code(results))
+
+
+@app.command()
+def bench(
+    files: Annotated[list[Path], typer.Argument(help=".tflite, OpenVINO .xml or .onnx; the first is the baseline")],
+    target: Annotated[str | None, typer.Option("--target", help="run all files as this target says")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="threads, without a target")] = 1,
+    quick: QuickOpt = False,
+    json_: JsonOpt = False,
+) -> None:
+    """Measure model files made anywhere: latency, size, memory, and the precision that ran."""
+    from edgecv.config import locate
+    from edgecv.files import bench
+    from edgecv.target import load_target
+    from edgecv.terminal import Terminal
+
+    found = load_target(locate(target, "targets")) if target else None
+    with Terminal() as terminal:
+        results = bench(files, target=found, threads=threads, brief=quick, progress=terminal.progress)
+    _show(results, as_json=json_)
+    for warning in results.host["warnings"]:
+        _tell(f"note: {warning}")
+    raise typer.Exit(_exit_code(results))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="what a run left, such as runs/efficientnet_lite0")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the table as Markdown")] = False,
+    json_: JsonOpt = False,
+) -> None:
+    """Print a run's table again, and re-make its report.html."""
+    from edgecv.pipeline import write_report
+    from edgecv.report import render_markdown
+
+    results = write_report(folder)
+    if markdown:
+        print(render_markdown(results), end="")
+        return
+    _show(results, as_json=json_)
+
+
+@app.command()
+def models(json_: JsonOpt = False) -> None:
+    """List the recipes."""
+    from edgecv.recipe import load_recipe
+
+    rows = [
+        {"name": one.name, "net": one.model.net, "size": one.preprocess.size, "summary": one.summary, "path": str(path)}
+        for path in _listing("models")
+        for one in [load_recipe(path)]
+    ]
+    _list(rows, as_json=json_)
+
+
+@app.command()
+def targets(json_: JsonOpt = False) -> None:
+    """List the targets, and whether each can be reached now."""
+    from edgecv.runtimes import RUNTIMES
+    from edgecv.target import load_target
+
+    rows = []
+    for path in _listing("targets"):
+        one = load_target(path)
+        runtime = RUNTIMES[one.runtime]
+        status = (
+            f"ready ({runtime.package} {runtime.version})" if runtime.version else f"not available: {runtime.install}"
+        )
+        rows.append({"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status})
+    _list(rows, as_json=json_)
+
+
+@app.command()
+def doctor(json_: JsonOpt = False) -> None:
+    """Show this machine, the CPU flags that matter, the runtimes found, and what to install."""
+    from edgecv import host
+    from edgecv.runtimes import RUNTIMES
+
+    facts, missing = host.facts(), [runtime for runtime in RUNTIMES.values() if runtime.version is None]
+    packages, warnings = host.runtime_versions(), host.warnings()
+    install = {runtime.name: runtime.install for runtime in missing}
+    if json_:
+        found = {"machine": facts, "packages": packages, "warnings": warnings, "install": install}
+        print(json.dumps(found, indent=1))
+        return
+    rows = [{"what": key, "found": _words(value)} for key, value in {**facts, **packages}.items()]
+    rows += [{"what": "warning", "found": line} for line in warnings]
+    rows += [{"what": f"{name} is missing", "found": command} for name, command in install.items()]
+    _list(rows, as_json=False)
+
+
+@store_app.command("check")
+def store_check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="remove what is damaged; the next run does it again")
+    ] = False,
+    json_: JsonOpt = False,
+) -> None:
+    """Hash every object again and read every record."""
+    from edgecv.store import Store, default_root
+
+    count, wrong = Store(default_root()).check(repair=repair)
+    if json_:
+        print(json.dumps({"checked": count, "wrong": wrong, "repaired": repair}))
+    else:
+        print("\n".join([*wrong, f"{count} checked, {len(wrong)} damaged" + (", removed" if wrong and repair else "")]))
+    raise typer.Exit(3 if wrong and not repair else 0)
+
+
+@store_app.command("gc")
+def store_gc(json_: JsonOpt = False) -> None:
+    """Remove what no run in runs/ was made from: epochs of finished trainings, older settings."""
+    from edgecv.store import Store, default_root
+
+    files, freed = Store(default_root()).gc()
+    print(
+        json.dumps({"files": files, "bytes": freed}) if json_ else f"{files} files removed, {freed / 1e6:.1f} MB freed"
+    )
+
+
+def _listing(folder: str) -> list[Path]:
+    from edgecv.config import listing
+
+    return listing(folder)
+
+
+def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None) -> None:
+    from edgecv.report import render_table, verdict
+    from edgecv.results import dump_results
+
+    if as_json:
+        print(dump_results(results), end="")
+        return
+    width = shutil.get_terminal_size((120, 24)).columns
+    print(render_table(results, width=width, color=sys.stdout.isatty()), end="")
+    print(f"\n{verdict(results, max_drop_pp=max_drop_pp)}")
+
+
+def _list(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print rows of equal keys as JSON, or in columns; the last column takes what it needs."""
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    keys = list(rows[0]) if rows else []
+    widths = [max(len(str(row[key])) for row in rows) for key in keys]
+    for row in rows:
+        print("  ".join(f"{row[key]!s:<{width}}" for key, width in zip(keys, widths, strict=True)).rstrip())
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _exit_code(results: Results) -> int:
+    """1 where a limit failed, 3 where nothing could run, else 0: "can't tell" is in the table, and is not a failure."""
+    statuses = [row.status for row in results.rows]
+    if any(status.startswith("fail") for status in statuses):
+        return 1
+    return 3 if statuses and all(status.startswith(("refused", "not available")) for status in statuses) else 0
+
+
+def main() -> NoReturn:
+    """Run the command line; print an error's four lines and end with its exit code."""
+    from edgecv.errors import EdgecvError
+
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        code = app(standalone_mode=False) or 0
+        if code == 130:
+            _tell("interrupted; the same command goes on from here")
+    except EdgecvError as error:
+        if _State.debug:
+            raise
+        _tell(f"error: {error}")
+        code = error.exit_code
+    except typer.TyperException as error:
+        _tell(f"error: {error.format_message()}\n  fix:      see `edgecv --help`, or `edgecv COMMAND --help`")
+        code = 2
+    except Exception as error:
+        if _State.debug:
+            raise
+        _tell(f"error: {type(error).__name__}: {error}")
+        _tell("  fix:      this is a fault of edgecv; `edgecv --debug ...` shows where")
+        code = 4
+    sys.exit(code)

@@ -1,0 +1,207 @@
+"""From a recipe and targets to results: build, verify on the final bytes, measure, and write what a run leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecv import compress, host, measure, report, runtimes
+from edgecv.artifact import Artifact
+from edgecv.config import VERSION, locate
+from edgecv.errors import ConfigError
+from edgecv.evidence import measured, verified, verified_file
+from edgecv.listener import Listener
+from edgecv.measure import Measurement
+from edgecv.nets.build import check_name
+from edgecv.recipe import Recipe, load_recipe, recipe_digest
+from edgecv.results import RecipeEntry, Results, Row, dump_results, read_measurements, read_results
+from edgecv.rows import Entry, make_rows
+from edgecv.stages import Stages
+from edgecv.stats import process_figure, spread_warning
+from edgecv.store import Store, default_root, point, write_atomically
+from edgecv.target import Target, load_target
+
+__all__ = ["DEFAULT_TARGETS", "build", "check", "execute", "prepare", "run", "write_report"]
+
+DEFAULT_TARGETS = ("linux-litert", "linux-openvino")
+RESULTS, MEASUREMENTS = "results.json", "measurements.json"
+FORMATS = ("tflite", "openvino")  # that `export` builds
+BASELINE = "float32"  # the variant that every recipe has, and the others are compared with
+Raw = list[dict[str, Any]]
+
+
+def run(
+    recipe: Recipe | str | Path,
+    *,
+    targets: Sequence[Target | str | Path] = DEFAULT_TARGETS,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    quick: bool = False,
+    store: str | Path | None = None,
+    listener: Listener | None = None,
+    command: str = "",
+) -> Results:
+    """Build, verify and measure every variant of a recipe on each target; write results and report into `out`.
+
+    `recipe`, `targets`: values, paths, or names of those that ship. `data`: photographs to use instead of the recipe's.
+    `out`: `runs/<recipe>` where it is left out. `quick`: 5 processes of half a second, too few to compare latencies.
+    `store`: `$EDGECV_STORE`, else a cache folder. `command`: how to reproduce, as the report prints it.
+
+    Raises:
+        EdgecvError: see `errors`. A model that crashes or breaks a limit is a row with that status, not an error.
+
+    >>> results = run("separable_cnn", targets=["linux-litert"], quick=True)  # doctest: +SKIP
+    """
+    stages, devices = prepare(recipe, targets=targets, data=data, out=out, store=store, listener=listener)
+    return execute(stages, devices, quick=quick, command=command)
+
+
+def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, command: str = "") -> Results:
+    """Do what `run` does with stages and targets that `prepare` gave."""
+    devices = tuple(measure.quick(target) for target in targets) if quick else tuple(targets)
+    with stages.store.in_use():
+        warnings = host.warnings()
+        rows, raw = _evidence(stages, devices)
+        results = _results(stages, rows, warnings=[*warnings, *_spreads(raw)])
+        _write(stages, results, raw, command=command)
+        stages.store.keep(stages.out.name, stages.keys)
+    return results
+
+
+def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifact]]:
+    """Export every variant for the targets' formats; return each one's main file and what it is."""
+    found = {}
+    with stages.store.in_use():
+        stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
+        for target in targets:
+            for variant in _variants(stages, target):
+                artifact = stages.exported(variant, runtimes.RUNTIMES[target.runtime].format)
+                found[stages.place(artifact, variant)[0]] = artifact
+    return list(found.items())
+
+
+def check(stages: Stages, targets: Sequence[Target], *, files: Sequence[Path] = ()) -> Results:
+    """Build and verify every variant, or the files given instead, on each target that opens them; measure nothing."""
+    with stages.store.in_use():
+        if not files:
+            return _results(stages, _evidence(stages, targets, timed=False)[0], warnings=[])
+        rows: list[Row] = []
+        for target in targets:
+            suffixes = runtimes.RUNTIMES[target.runtime].suffixes
+            mine = tuple(verified_file(stages, target, path) for path in files if path.suffix.lower() in suffixes)
+            rows += _rows(stages, target, mine)
+        return _results(stages, tuple(rows), warnings=[])
+
+
+def _results(stages: Stages, rows: tuple[Row, ...], *, warnings: list[str]) -> Results:
+    facts = {**host.facts(), "runtimes": host.runtime_versions(), "warnings": warnings}
+    recipe = RecipeEntry(name=stages.recipe.name, sha256=recipe_digest(stages.recipe))
+    return Results(edgecv=VERSION, recipe=recipe, host=facts, rows=rows)
+
+
+def _spreads(raw: Raw) -> list[str]:
+    """Warn of measurements whose processes differ much from each other."""
+    found = []
+    for one in raw:
+        figures = [process_figure(process["latencies_ms"]) for process in one["processes"]]
+        if len(figures) > 1 and (warning := spread_warning(figures)):
+            found.append(f"{one['variant']} on {one['target']}: {warning}")
+    return found
+
+
+def prepare(
+    recipe: Recipe | str | Path,
+    *,
+    targets: Sequence[Target | str | Path] = (),
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    listener: Listener | None = None,
+) -> tuple[Stages, tuple[Target, ...]]:
+    """Read and check what `run` was given, before any work; return the stages and the targets.
+
+    Raises:
+        ConfigError: a recipe or a target is wrong, or names what does not exist.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(locate(recipe, "models"))
+    check_name(recipe.model.net)
+    for steps in recipe.variants.values():
+        compress.precision_of(steps)
+    found = tuple(one if isinstance(one, Target) else load_target(locate(one, "targets")) for one in targets)
+    for target in found:
+        if runtimes.RUNTIMES[target.runtime].format not in FORMATS:
+            raise ConfigError(
+                f"target {target.name}: no files are built for {target.runtime}",
+                expected="runtime litert or openvino",
+                fix="measure a file you have with `edgecv bench FILE`",
+            )
+    name = recipe.name
+    if data is not None:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": str(data)})})
+        name = f"{name}-{Path(str(data)).stem.replace(':', '-')}"
+    folder = Path(out) if out is not None else Path("runs") / name
+    return Stages(recipe, out=folder, store=Store(store or default_root()), listener=listener), found
+
+
+def _evidence(stages: Stages, targets: Sequence[Target], *, timed: bool = True) -> tuple[tuple[Row, ...], Raw]:
+    """Verify and, if `timed`, measure every variant on each target; return the rows, and the raw measurements."""
+    stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
+    rows: list[Row] = []
+    raw: Raw = []
+    for target in targets:
+        entries = tuple(verified(stages, target, variant) for variant in _variants(stages, target))
+        sound = {entry.variant: entry for entry in entries if entry.artifact and not entry.problem}
+        measurements = measured(stages, sound, target) if sound and timed else {}
+        entries = tuple(dataclasses.replace(entry, measurement=measurements.get(entry.variant)) for entry in entries)
+        rows += _rows(stages, target, entries, baseline=measurements.get(BASELINE))
+        raw += [
+            {"variant": name, "target": target.name, "processes": [dataclasses.asdict(one) for one in found.processes]}
+            for name, found in measurements.items()
+        ]
+    return tuple(rows), raw
+
+
+def _rows(
+    stages: Stages, target: Target, entries: tuple[Entry, ...], *, baseline: Measurement | None = None
+) -> tuple[Row, ...]:
+    params, macs = stages.trained.value["params"], stages.trained.value["macs"]
+    return make_rows(entries, model=stages.recipe.name, target=target, baseline=baseline, params=params, macs=macs)
+
+
+def _variants(stages: Stages, target: Target) -> list[str]:
+    """Names of the recipe's variants that the target's format has; the others are told to the listener."""
+    format, found = runtimes.RUNTIMES[target.runtime].format, []
+    for name, steps in stages.recipe.variants.items():
+        if reason := compress.lacking(format, compress.precision_of(steps)):
+            stages.listener.note(f"{name} is not built for {target.name}: {reason}")
+        else:
+            found.append(name)
+    return found
+
+
+def _write(stages: Stages, results: Results, raw: Raw, *, command: str) -> None:
+    """Write results.json, and beside it what the report needs more: raw measurements, the limit and the command."""
+    beside = {"command": command, "max_drop_pp": stages.recipe.limits.max_drop_pp, "rows": raw}
+    write_atomically(stages.out / MEASUREMENTS, json.dumps(beside).encode())
+    write_atomically(stages.out / RESULTS, dump_results(results).encode())
+    point("results:written")
+    write_report(stages.out)
+
+
+def write_report(folder: Path) -> Results:
+    """Re-make table.txt and report.html from the results.json and measurements.json that a run left in `folder`.
+
+    Raises:
+        UsageError: there is no results.json, or it does not follow the schema.
+    """
+    results = read_results(folder / RESULTS)
+    beside = read_measurements(folder / MEASUREMENTS)
+    table = report.render_table(results, width=None, color=False)
+    write_atomically(folder / "table.txt", table.encode())
+    page = report.render_html(results, beside, command=beside["command"], max_drop_pp=beside["max_drop_pp"])
+    write_atomically(folder / "report.html", page.encode())
+    return results

@@ -1,0 +1,77 @@
+"""What a person sees while a run goes on: one line a step and a progress bar with the time left, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from edgecv.listener import Listener
+
+__all__ = ["Terminal"]
+
+
+class Terminal(Listener):
+    """A listener that prints to stderr; a context manager, so that the bar is cleared when the run ends or fails."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._text = ""
+        self._begin = time.monotonic()
+        self.reused = self.done = 0
+
+    def __enter__(self) -> Terminal:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        if kind is None and self.reused + self.done:
+            seconds = time.monotonic() - self._begin
+            steps = self.reused + self.done
+            self._console.print(
+                f"{self.reused} of {steps} steps reused from the store, {self.done} done, {seconds:.0f} s"
+            )
+        sys.stderr.flush()
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """Move the bar; a new text's first words start a new one."""
+        kind = text.partition(":")[0]
+        if self._task is None or kind != self._text:
+            self._clear()
+            self._task, self._text = self._bar.add_task(text, total=total), kind
+        self._bar.update(self._task, completed=done, total=total, description=text)
+
+    def ended(self, name: str, seconds: float, *, reused: bool) -> None:
+        """Print a line for a step that was done; count one that was reused. Rounds of a bench share the bar instead."""
+        if reused:
+            self.reused += 1
+            return
+        self.done += 1
+        if not name.startswith("round"):
+            self._clear()
+            self._console.print(f"[green]done[/] {name} [dim]{seconds:.1f} s[/]")
+
+    def note(self, text: str) -> None:
+        """Print a warning or a licence."""
+        self._console.print(f"[yellow]note[/] {text}", soft_wrap=True)
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None

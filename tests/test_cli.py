@@ -1,0 +1,136 @@
+"""The command line, as a user types it: in a process of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+DATA = ROOT / "tests" / "data"
+
+
+def edgecv(*arguments, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "edgecv", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "140", **env},
+        timeout=300,
+    )
+
+
+def test_help_lists_every_command():
+    out = edgecv("--help").stdout
+    for command in ("run", "train", "export", "verify", "bench", "report", "models", "targets", "doctor", "store"):
+        assert re.search(rf"^ +{command} ", out, re.MULTILINE), command
+
+
+def test_a_wrong_key_is_refused_with_the_nearest_name(tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text((DATA / "digits.toml").read_text().replace("learning_rate =", "learnin_rate ="))
+    child = edgecv("run", path)
+    assert child.returncode == 2
+    assert child.stdout == ""
+    assert "unknown key train.learnin_rate" in child.stderr
+    assert "did you mean learning_rate?" in child.stderr
+    assert "Traceback" not in child.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "efficientnet_lite"], 2, "did you mean efficientnet_lite0?"),
+        (["run", "separable_cnn", "--target", "linux-litre"], 2, "did you mean linux-litert?"),
+        (["run", "missing.toml"], 2, "can't read missing.toml"),
+        (["bench", "missing.tflite"], 2, "there is no file missing.tflite"),
+        (["bench", "model.h5"], 2, "it can carry code"),
+        (["report", "no-such-run"], 2, "run `edgecv run` first"),
+        (["run"], 2, "Missing argument"),
+        (["frobnicate"], 2, "No such command"),
+        (["bench", DATA / "tiny.tflite", "--threads", "0"], 2, "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_its_exit_code(arguments, code, words):
+    child = edgecv(*arguments)
+    assert (child.returncode, words in child.stderr) == (code, True), child.stderr
+    assert "Traceback" not in child.stderr
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in edgecv("--debug", "run", "missing.toml").stderr
+
+
+def test_bench_prints_a_table_on_stdout_and_the_rest_on_stderr():
+    child = edgecv("bench", DATA / "tiny.tflite", DATA / "tiny-int8.tflite", "--quick")
+    assert child.returncode == 0, child.stderr
+    assert "tiny-int8.tflite" in child.stdout
+    assert "\x1b[" not in child.stdout
+
+
+def test_bench_as_json_is_a_results_file_and_loads_no_tensorflow():
+    code = (
+        "import sys; sys.argv = ['edgecv', 'bench', 'tests/data/tiny.tflite', '--quick', '--json']\n"
+        "from edgecv.cli import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('tensorflow', 'tf_keras') if m in sys.modules], file=sys.stderr)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert json.loads(child.stdout)["rows"][0]["latency_ms"]["processes"] == 5
+    assert child.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_file_that_fails_ends_with_exit_code_1(tmp_path):
+    path = tmp_path / "damaged.tflite"
+    path.write_bytes(b"nothing")
+    child = edgecv("bench", path, "--quick")
+    assert child.returncode == 1
+    assert "fail" in child.stdout
+
+
+@pytest.mark.parametrize("command", ["models", "targets"])
+def test_the_lists_name_what_is_in_the_folders(command):
+    names = sorted(path.stem for path in (ROOT / command).glob("*.toml"))
+    assert [entry["name"] for entry in json.loads(edgecv(command, "--json").stdout)] == names
+    assert all(name in edgecv(command).stdout for name in names)
+
+
+def test_doctor_names_the_machine_the_flags_and_the_runtimes():
+    found = json.loads(edgecv("doctor", "--json").stdout)
+    assert found["machine"]["cpu"]
+    assert isinstance(found["machine"]["flags"], list)
+    assert "ai-edge-litert" in found["packages"]
+    text = edgecv("doctor").stdout
+    assert found["machine"]["cpu"] in text
+
+
+def test_store_check_and_gc_answer_in_words_and_json():
+    assert edgecv("store", "check").stdout == "0 checked, 0 damaged\n"
+    assert json.loads(edgecv("store", "gc", "--json").stdout) == {"files": 0, "bytes": 0}
+
+
+def test_a_damaged_store_is_exit_code_3_until_it_is_repaired(tmp_path):
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / ("0" * 64)).write_bytes(b"not that")
+    assert edgecv("store", "check", EDGECV_STORE=str(tmp_path)).returncode == 3
+    assert edgecv("store", "check", "--repair", EDGECV_STORE=str(tmp_path)).returncode == 0
+    assert edgecv("store", "check", EDGECV_STORE=str(tmp_path)).returncode == 0
+
+
+def test_an_interrupted_command_says_that_it_can_go_on():
+    import signal
+    import time
+
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edgecv", "bench", DATA / "tiny.tflite"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    time.sleep(2.5)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err

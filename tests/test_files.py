@@ -1,0 +1,63 @@
+import shutil
+
+import pytest
+
+import edgecv
+from edgecv.errors import ModelError, UsageError
+from edgecv.target import Measure, Target
+from tests.conftest import ROOT
+
+DATA = ROOT / "tests" / "data"
+BRIEF = Measure(processes=2, seconds=0.05, warmup_seconds=0.01)
+
+
+def test_files_of_two_runtimes_are_measured_together_and_compared_with_the_first():
+    results = edgecv.bench([DATA / "tiny.tflite", DATA / "tiny-int8.tflite", DATA / "tiny.xml"], brief=True)
+    assert [row.runtime for row in results.rows] == ["litert", "litert", "openvino"]
+    assert [row.executed_precision for row in results.rows] == ["float32", "int8", "float32"]
+    assert results.rows[0].speedup is None
+    assert [row.speedup.baseline for row in results.rows[1:]] == [str(DATA / "tiny.tflite")] * 2
+    assert all(row.latency_ms.processes == 5 and row.memory.peak_rss_bytes > 1e6 for row in results.rows)
+    assert all(row.status.startswith("can't tell: accuracy was not verified") for row in results.rows)
+
+
+def test_an_irs_size_counts_its_weights_too():
+    results = edgecv.bench([DATA / "tiny.xml"], target=Target(name="t", runtime="openvino", measure=BRIEF))
+    assert results.rows[0].artifact.size_bytes == sum((DATA / f"tiny.{end}").stat().st_size for end in ("xml", "bin"))
+
+
+def test_a_target_says_how_to_run_the_files():
+    target = Target(name="t", runtime="openvino", measure=BRIEF)
+    results = edgecv.bench([DATA / "tiny.tflite"], target=target)
+    assert (results.rows[0].runtime, results.rows[0].latency_ms.processes) == ("openvino", 2)
+
+
+def test_a_damaged_file_is_a_row_that_says_so_and_the_others_are_measured(tmp_path):
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(b"nothing")
+    target = Target(name="t", runtime="litert", measure=BRIEF)
+    results = edgecv.bench([DATA / "tiny.tflite", damaged], target=target)
+    assert results.rows[1].status.startswith("fail: litert refused damaged.tflite")
+    assert results.rows[0].latency_ms.processes == 2
+
+
+def test_the_same_file_under_two_names_is_two_rows(tmp_path):
+    copy = shutil.copy(DATA / "tiny.tflite", tmp_path)
+    target = Target(name="t", runtime="litert", measure=BRIEF)
+    assert len(edgecv.bench([DATA / "tiny.tflite", copy], target=target).rows) == 2
+
+
+def test_no_file_and_a_file_that_is_not_there_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no file to measure"):
+        edgecv.bench([])
+    with pytest.raises(ModelError, match=r"there is no file .*missing\.tflite"):
+        edgecv.bench([tmp_path / "missing.tflite"])
+
+
+def test_real_models_made_elsewhere_are_measured(shared):
+    target = Target(name="t", runtime="litert", measure=BRIEF)
+    models = shared / "models"
+    results = edgecv.bench(
+        [models / "mlperf_tiny_vww_96_float.tflite", models / "mlperf_tiny_vww_96_int8.tflite"], target=target
+    )
+    assert [row.executed_precision for row in results.rows] == ["float32", "int8"]

@@ -1,0 +1,112 @@
+"""The direction of imports, what is imported when, and the public names."""
+
+import ast
+import doctest
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgecv
+
+PACKAGE = Path(edgecv.__file__).parent
+
+# From the lowest to the highest; a module imports from tiers below its own alone. A folder is one module.
+TIERS = (
+    {"errors", "worker", "listener"},
+    {"config", "metadata", "quiet"},
+    {"recipe", "target", "artifact", "results", "stats", "host"},
+    {"store", "isolate"},
+    {"data", "nets", "train", "epochs", "keras_file", "compress", "export", "runtimes", "report"},
+    {"stages", "verify", "measure"},
+    {"rows"},
+    {"evidence", "files"},
+    {"pipeline"},
+    {"terminal"},
+    {"cli"},
+)
+HEAVY = ("tensorflow", "tf_keras", "openvino", "nncf", "onnxruntime", "ai_edge_litert", "scipy", "sklearn")
+
+
+def modules():
+    return sorted(path.stem if path.suffix else path.name for path in PACKAGE.iterdir() if is_module(path))
+
+
+def is_module(path):
+    return (path.suffix == ".py" and not path.stem.startswith("__")) or (path / "__init__.py").is_file()
+
+
+def imports_of(module):
+    """Names of the package's modules that a module imports anywhere, inside functions too."""
+    folder = PACKAGE / module
+    for path in sorted(folder.glob("*.py")) if folder.is_dir() else [PACKAGE / f"{module}.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "edgecv":
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgecv."):
+                yield node.module.split(".")[1]
+            elif isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("edgecv."))
+
+
+def imported(code, names):
+    """Those of `names` that a fresh process has imported after `code`, as printed."""
+    code = f"import sys\n{code}\nprint([name for name in {names} if name in sys.modules])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return child.stdout.splitlines()[-1]
+
+
+def test_every_module_has_a_tier():
+    assert modules() == sorted(name for tier in TIERS for name in tier)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_to_lower_tiers_alone(module):
+    level = next(i for i, tier in enumerate(TIERS) if module in tier)
+    below = {name for tier in TIERS[:level] for name in tier}
+    assert set(imports_of(module)) - {module} <= below
+
+
+def test_the_worker_imports_nothing_of_the_package():
+    assert list(imports_of("worker")) == []
+
+
+def test_no_module_imports_a_runtime_when_it_is_imported():
+    names = [name for _, name, _ in pkgutil.walk_packages(edgecv.__path__, "edgecv.")]
+    assert imported(f"import importlib\nfor name in {names}: importlib.import_module(name)", HEAVY) == "[]"
+
+
+def test_help_does_not_import_numpy_or_pydantic():
+    code = "sys.argv = ['edgecv', '--help']\nfrom edgecv.cli import main\ntry: main()\nexcept SystemExit: pass"
+    assert imported(code, ("numpy", "pydantic", "rich")) == "[]"
+
+
+@pytest.mark.parametrize("module", ["", *modules()])
+def test_all_lists_the_public_names_sorted_and_documented(module):
+    found = importlib.import_module(f"edgecv.{module}".rstrip("."))
+    exported = found.__all__ if hasattr(found, "__all__") else []
+    if module in ("cli", "worker"):
+        return
+    assert list(exported) == sorted(exported, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    for name in exported:
+        one = getattr(found, name)
+        assert not callable(one) or one.__doc__ or not isinstance(one, type), name
+
+
+@pytest.mark.parametrize("name", ["edgecv", *(f"edgecv.{module}" for module in modules())])
+def test_docstring_examples_run(name, monkeypatch):
+    monkeypatch.chdir(PACKAGE.parent)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_the_version_is_one_figure():
+    from importlib.metadata import version
+
+    from edgecv.config import VERSION
+
+    assert version("edgecv") == VERSION
+    assert os.environ.get("EDGECV_KILL_AT") is None
