@@ -1,0 +1,240 @@
+"""Measure the figures that edgecv holds itself to, print them beside what was asked, and write results/figures.json.
+
+`python -m benchmarks.figures [NAME...]` runs all groups, or those named: start, overhead, imagenet, demo, flowers.
+Groups that need the evaluation data in ../shared/data are left out, and say so, where it is absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from edgecv import host
+from edgecv.config import VERSION
+from edgecv.results import Results, Row, dump_results
+from edgecv.target import Measure
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+RESULT = ROOT / "benchmarks" / "results" / "figures.json"
+EDGECV = [sys.executable, "-m", "edgecv"]
+SIZE = 224
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: what, its value, what was asked (">= 0.85"), and how it was measured."""
+
+    name: str
+    value: float
+    asked: str
+    how: str
+
+    @property
+    def reached(self) -> bool:
+        """Whether the value is on the right side of what was asked."""
+        sign, limit = self.asked.split()
+        return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
+
+
+def start() -> Iterator[Figure]:
+    """How long the command line and the import take, warm: the median of 15."""
+    for name, command, asked in (
+        ("edgecv --help, s", [*EDGECV, "--help"], "<= 0.3"),
+        ("import edgecv, s", [sys.executable, "-c", "import edgecv"], "<= 0.1"),
+    ):
+        times = [_seconds(command) for _ in range(16)][1:]
+        yield Figure(name, statistics.median(times), asked, "median of 15 processes, warm")
+
+
+def overhead() -> Iterator[Figure]:
+    """What `edgecv bench FILE` takes beyond the time that the runtime was asked to work."""
+    file = ROOT / "tests" / "data" / "tiny.tflite"
+    begin = time.perf_counter()
+    found = _json([*EDGECV, "bench", str(file), "--json"])
+    wall = time.perf_counter() - begin
+    latency = found.rows[0].latency_ms
+    assert latency is not None
+    assert latency.p50 is not None
+    warmup_ms = Measure().warmup_seconds * 1e3
+    own = (latency.processes * (latency.init + latency.first + warmup_ms) + latency.samples * latency.p50) / 1e3
+    how = f"{wall:.1f} s in all; {latency.processes} processes of load, first, warm-up and steady invocations"
+    yield Figure("edgecv bench FILE beyond the runtime's own time, s", wall - own, "<= 5", how)
+
+
+def imagenet() -> Iterator[Figure]:
+    """EfficientNet-Lite0 with ImageNet weights at 224 px on 650 validation images, calibrated on the first 300."""
+    from edgecv import data, export, nets, train, verify
+    from edgecv.measure import Subject, compare_measurements, measure
+    from edgecv.recipe import Preprocess
+    from edgecv.runtimes import ask
+    from edgecv.target import Target
+
+    preprocess = Preprocess(size=SIZE)
+    index = data.all_test(str(SHARED / "imagenet-val-650" / "labels.csv"))
+    loaded = data.load(index, preprocess)
+    images = loaded.images["test"]
+    labels = np.array([int(index.classes[label]) for label in loaded.labels["test"]])
+    names = tuple(str(number) for number in range(1000))
+    model = nets.build("efficientnet_lite0", size=SIZE, classes=1000)
+    nets.load_imagenet(model, "efficientnet_lite0")
+    keras = train.predict(model, images, preprocess)
+    yield Figure(
+        "ImageNet-650 float Keras top-1", float(verify.top_k(keras, labels, 1).mean()), ">= 0.80", "650 images"
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "images.npy", images)
+        subjects, outputs = {}, {}
+        for runtime, make in (("litert", export.to_tflite), ("openvino", export.to_openvino)):
+            target = Target(name=runtime, runtime=runtime, measure=Measure(timeout_seconds=600.0))
+            for precision in ("float32", "float16", "int8"):
+                calibration = images[:300] if precision == "int8" else None
+                exported = make(model, precision, preprocess=preprocess, labels=names, calibration=calibration)
+                files = []
+                for name, content in exported.files.items():
+                    files.append(Path(folder) / f"{runtime}-{precision}{Path(name).suffix}")
+                    files[-1].write_bytes(content)
+                subject = Subject(tuple(files), target)
+                output = Path(folder) / "outputs.npy"
+                ask(target, subject.files, do="predict", images=Path(folder) / "images.npy", outputs=output)
+                subjects[runtime, precision], outputs[runtime, precision] = subject, np.load(output)
+
+        for runtime in ("litert", "openvino"):
+            base = outputs[runtime, "float32"]
+            verdict = verify.verify(
+                outputs[runtime, "int8"], base, labels, executed_precision="int8", max_drop_pp=100.0
+            )
+            low, high = verdict.drop.ci95
+            how = f"650 images, interval [{low:.2f}, {high:.2f}], top-1 {verdict.top1:.4f}"
+            yield Figure(f"ImageNet-650 {runtime} int8 drop against float32, pp", verdict.drop.drop_pp, "<= 0.8", how)
+            yield Figure(f"ImageNet-650 {runtime} int8 agreement with float32", verdict.agreement, ">= 0.965", how)
+        sizes = {key: sum(file.stat().st_size for file in subject.files) for key, subject in subjects.items()}
+        for precision, asked in (("int8", "<= 0.30"), ("float16", "<= 0.52")):
+            how = f"{sizes['litert', precision]:,} of {sizes['litert', 'float32']:,} bytes"
+            ratio = sizes["litert", precision] / sizes["litert", "float32"]
+            yield Figure(f"{precision} / float32 LiteRT size", ratio, asked, how)
+        chosen = {f"{runtime} {precision}": subject for (runtime, precision), subject in subjects.items()}
+        found = measure({name: one for name, one in chosen.items() if "float16" not in name}, rounds=12)
+        for runtime, asked in (("litert", ">= 1.8"), ("openvino", ">= 2.0")):
+            base, int8 = found[f"{runtime} float32"], found[f"{runtime} int8"]
+            comparison = compare_measurements(base, int8)
+            assert comparison is not None
+            how = (
+                f"{comparison.answer}, interval {comparison.ci95}, {SIZE} px, one thread, 12 interleaved processes; "
+                f"ran in {base.executed_precision} and {int8.executed_precision}"
+            )
+            yield Figure(f"{runtime} int8 faster than float32, times", comparison.ratio, asked, how)
+
+
+def demo() -> Iterator[Figure]:
+    """The demo from an empty store, and again; the largest memory of all its processes together."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*EDGECV, "run", "models/efficientnet_lite0.toml", "--out", f"{folder}/run", "--json"]
+        found, seconds, peak = _watched(command, store=folder)
+        _, again, _ = _watched(command, store=folder)
+    (RESULT.parent / "demo.json").write_text(dump_results(found))
+    how = "edgecv run models/efficientnet_lite0.toml, empty store"
+    yield Figure("demo, s", seconds, "<= 480", how)
+    yield Figure("demo again, s", again, "<= 15", "the same command")
+    yield Figure(
+        "demo, peak memory of all processes, GB", peak / 1e9, "<= 4", "sampled every 0.2 s, sum of resident sets"
+    )
+    yield from _accuracy("demo", found, asked=">= 0.85")
+
+
+def flowers() -> Iterator[Figure]:
+    """The demo's recipe on another data set."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*EDGECV, "run", "models/efficientnet_lite0.toml", "--data", str(SHARED / "flowers12")]
+        found, _, _ = _watched([*command, "--out", f"{folder}/run", "--quick", "--json"], store=folder)
+    yield from _accuracy("flowers12", found, asked=">= 0.95")
+
+
+def _accuracy(name: str, found: Results, *, asked: str) -> Iterator[Figure]:
+    accuracy = _row(found, "float32").accuracy
+    assert accuracy is not None
+    low, high = accuracy.ci95
+    how = f"float32 LiteRT file, {accuracy.n} test images, interval [{low:.3f}, {high:.3f}]"
+    yield Figure(f"{name}, test accuracy", accuracy.value, asked, how)
+
+
+def _row(found: Results, variant: str) -> Row:
+    return next(row for row in found.rows if row.variant == variant)
+
+
+def _seconds(command: list[str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def _json(command: list[str]) -> Results:
+    child = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+    return Results.model_validate_json(child.stdout)
+
+
+def _watched(command: list[str], *, store: str) -> tuple[Results, float, int]:
+    """Run a command; return its results, its seconds, and the largest sum of its processes' resident sets."""
+    peak, begin = 0, time.perf_counter()
+    with tempfile.TemporaryFile() as out:
+        child = psutil.Popen(command, stdout=out, cwd=ROOT, env={**os.environ, "EDGECV_STORE": f"{store}/store"})
+        while child.poll() is None:
+            peak = max(peak, _resident(child))
+            time.sleep(0.2)
+        seconds = time.perf_counter() - begin
+        out.seek(0)
+        return Results.model_validate_json(out.read()), seconds, peak
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for one in (process, *process.children(recursive=True)):
+            total += one.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+GROUPS: dict[str, tuple[Callable[[], Iterator[Figure]], bool]] = {
+    "start": (start, False),
+    "overhead": (overhead, False),
+    "imagenet": (imagenet, True),
+    "demo": (demo, False),
+    "flowers": (flowers, True),
+}
+
+
+def main(names: list[str]) -> None:
+    """Measure the groups named, or all, and print each figure beside what was asked."""
+    figures = []
+    for name in names or GROUPS:
+        group, needs_data = GROUPS[name]
+        if needs_data and not SHARED.is_dir():
+            print(f"left out: {name} needs the evaluation data in ../shared/data")
+            continue
+        for figure in group():
+            figures.append(figure)
+            word = "reached" if figure.reached else "MISSED"
+            print(f"{word:8} {figure.name}: {figure.value:.4g} (asked {figure.asked}; {figure.how})", flush=True)
+    if not names:
+        RESULT.parent.mkdir(exist_ok=True)
+        entries = [{**asdict(figure), "reached": figure.reached} for figure in figures]
+        facts = {**host.facts(), "runtimes": host.runtime_versions()}
+        RESULT.write_text(json.dumps({"edgecv": VERSION, "host": facts, "figures": entries}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
