@@ -114,7 +114,7 @@ def imagenet() -> Iterator[Figure]:
         for runtime in ("litert", "openvino"):
             base = outputs[runtime, "float32"]
             verdict = verify.verify(
-                outputs[runtime, "int8"], base, labels, executed_precision="int8", max_drop_pp=100.0
+                outputs[runtime, "int8"], base, labels, precision="int8", executed_precision="int8", max_drop_pp=100.0
             )
             low, high = verdict.drop.ci95
             how = f"650 images, interval [{low:.2f}, {high:.2f}], top-1 {verdict.top1:.4f}"

@@ -67,6 +67,8 @@ def run(
         stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
         results = execute(stages, targets, quick=quick, command=shlex.join(["edgecv", *sys.argv[1:]]))
     _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
+    for warning in results.host["warnings"]:
+        _tell(f"note: {warning}")
     _tell(f"report: {stages.out / 'report.html'}")
     raise typer.Exit(_exit_code(results))
 
@@ -266,7 +268,8 @@ def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None) 
     if as_json:
         print(dump_results(results), end="")
         return
-    width = shutil.get_terminal_size((120, 24)).columns
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = shutil.get_terminal_size().columns if narrow else None  # a file is as wide as it takes
     print(render_table(results, width=width, color=sys.stdout.isatty()), end="")
     print(f"\n{verdict(results, max_drop_pp=max_drop_pp)}")
 

@@ -20,6 +20,9 @@ from edgecv.verify import verify
 
 __all__ = ["measured", "verified", "verified_file"]
 
+# A process that runs this many images may take the target's whole timeout.
+IMAGES_A_TIMEOUT = 300
+
 
 def verified(stages: Stages, target: Target, variant: str) -> Entry:
     """Build one variant, and judge it on a target."""
@@ -74,7 +77,15 @@ def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Ta
 
     def work(folder: Path) -> Any:
         stages.listener.progress(0, 1, f"running {entry.variant} on {target.name} over the test photographs")
-        answer = runtimes.ask(target, files, do="predict", images=images, outputs=folder / OUTPUTS, digests=digests)
+        answer = runtimes.ask(
+            target,
+            files,
+            do="predict",
+            images=images,
+            outputs=folder / OUTPUTS,
+            digests=digests,
+            patience=max(1.0, len(stages.labels("test")) / IMAGES_A_TIMEOUT),
+        )
         return {"executed_precision": answer["executed_precision"]}
 
     settings = target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
@@ -85,6 +96,7 @@ def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Ta
         stages.array(done),
         stages.reference,
         stages.labels("test"),
+        precision=entry.precision,
         executed_precision=executed,
         max_drop_pp=stages.recipe.limits.max_drop_pp,
     )

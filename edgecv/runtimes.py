@@ -115,11 +115,13 @@ def ask(
     images: Path | None = None,
     outputs: Path | None = None,
     digests: tuple[str, ...] | None = None,
+    patience: float = 1.0,
 ) -> dict[str, Any]:
     """Have a fresh worker process do one job on a model, and return its answer (see `worker`).
 
     `images`: .npy of uint8 `(n, height, width, 3)`. `outputs`: where "predict" writes float32 `(n, classes)`.
-    `digests`: SHA-256s that the files must have; those they have now where it is left out.
+    `digests`: SHA-256s that the files must have; those they have now where it is left out. `patience`: how many times
+    the target's timeout the job may take.
 
     Raises:
         MissingError: the runtime is not installed.
@@ -147,7 +149,7 @@ def ask(
         path.write_text(json.dumps(job))
         child = run_child(
             [sys.executable, "-I", "-B", worker.__file__, str(path)],
-            timeout_seconds=target.measure.timeout_seconds,
+            timeout_seconds=patience * target.measure.timeout_seconds,
         )
         try:
             found: dict[str, Any] = json.loads(answer.read_text())

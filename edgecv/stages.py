@@ -150,8 +150,17 @@ class Stages:
         )
         if recipe.model.weights == "imagenet":
             nets.load_imagenet(model, recipe.model.net)
+            self._note_scaling(nets.input_scaling(recipe.model.net))
         splits = {split: (self.images(split), self.labels(split)) for split in ("train", "val")}
         return train.Trainer(model, recipe.train, recipe.preprocess, train=splits["train"], val=splits["val"])
+
+    def _note_scaling(self, expected: tuple[float, float]) -> None:
+        got = (self.recipe.preprocess.mean, self.recipe.preprocess.scale)
+        if got != expected:
+            self.listener.note(
+                f"the ImageNet weights of {self.recipe.model.net} expect preprocess.mean = {expected[0]:g} and scale = "
+                f"{expected[1]:g}, not {got[0]:g} and {got[1]:g}: accuracy will suffer"
+            )
 
     @functools.cached_property
     def model(self) -> Any:

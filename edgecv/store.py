@@ -16,6 +16,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,8 @@ from filelock import FileLock, Timeout
 from edgecv.errors import StoreError
 
 __all__ = ["Done", "Step", "Store", "default_root", "point", "write_atomically"]
+
+log = logging.getLogger(__name__)
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 KILL_AT = "EDGECV_KILL_AT"  # the tests' way to die at a named point
@@ -156,7 +159,7 @@ class Store:
         key = step.key
         if done := self._read(key):
             return done
-        with FileLock(self.root / "locks" / f"{key}.lock"):
+        with self.lock(key):
             if done := self._read(key):
                 return done
             point(f"{step.name}:started")
@@ -190,8 +193,16 @@ class Store:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a lock by name among all processes that share the store; freed by the kernel if the process dies."""
-        with FileLock(self.root / "locks" / f"{name}.lock"):
+        lock = FileLock(self.root / "locks" / f"{name}.lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            log.warning("waiting for another edgecv process (%s)", name[:32])
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -27,7 +27,9 @@ def entry(variant="int8", **changes):
         "path": PurePosixPath(f"models/{variant}.tflite"),
         "artifact": Artifact("0" * 64, "tflite", variant, ((f"{variant}.tflite", "0" * 64),), 1_000_000, 900_000),
         "executed_precision": variant,
-        "verdict": verify(probabilities, probabilities, labels, executed_precision=variant, max_drop_pp=2.0),
+        "verdict": verify(
+            probabilities, probabilities, labels, precision=variant, executed_precision=variant, max_drop_pp=2.0
+        ),
         "measurement": measurement(variant, 5.0),
     }
     return Entry(**{**found, **changes})

@@ -23,7 +23,14 @@ def reference():
 
 
 def judged(probabilities, reference, labels, precision="int8", max_drop_pp=2.0):
-    return verify(probabilities, reference, labels, executed_precision=precision, max_drop_pp=max_drop_pp)
+    return verify(
+        probabilities,
+        reference,
+        labels,
+        precision=precision,
+        executed_precision="float32" if precision == "float16" else precision,
+        max_drop_pp=max_drop_pp,
+    )
 
 
 def test_the_same_outputs_pass_with_an_interval_that_is_not_empty(reference):
@@ -64,7 +71,15 @@ def test_float32_outputs_that_keep_accuracy_but_not_the_figures_fail(reference):
     probabilities, labels = reference
     softer = softmax(np.log(probabilities + 1e-9) / 2)
     assert judged(softer, probabilities, labels, "float32").status.startswith("fail: differs from float Keras by")
+    assert judged(softer, probabilities, labels, "float16").status.startswith("fail: differs from float Keras by")
     assert judged(softer, probabilities, labels, "int8").status == "pass"
+
+
+def test_the_rounding_of_float16_weights_is_no_failure(reference):
+    probabilities, labels = reference
+    rounded = probabilities + np.float32(0.03) * (np.eye(12, dtype=np.float32)[labels] - probabilities)
+    assert judged(rounded, probabilities, labels, "float16").status == "pass"
+    assert judged(rounded, probabilities, labels, "float32").status.startswith("fail: differs")
 
 
 def test_predictions_that_change_while_accuracy_stays_fail(reference):
