@@ -16,14 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from edgecv import host
 from edgecv.config import VERSION
+from edgecv.measure import Subject, compare_measurements, measure
+from edgecv.recipe import Preprocess
 from edgecv.results import Results, Row, dump_results
-from edgecv.target import Measure
+from edgecv.target import Measure, Target
+from edgecv.verify import verify
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -75,67 +80,79 @@ def overhead() -> Iterator[Figure]:
 
 def imagenet() -> Iterator[Figure]:
     """EfficientNet-Lite0 with ImageNet weights at 224 px on 650 validation images, calibrated on the first 300."""
-    from edgecv import data, export, nets, train, verify
-    from edgecv.measure import Subject, compare_measurements, measure
-    from edgecv.recipe import Preprocess
+    from edgecv import data, nets, train
     from edgecv.runtimes import ask
-    from edgecv.target import Target
+    from edgecv.verify import top_k
 
     preprocess = Preprocess(size=SIZE)
     index = data.all_test(str(SHARED / "imagenet-val-650" / "labels.csv"))
     loaded = data.load(index, preprocess)
     images = loaded.images["test"]
     labels = np.array([int(index.classes[label]) for label in loaded.labels["test"]])
-    names = tuple(str(number) for number in range(1000))
     model = nets.build("efficientnet_lite0", size=SIZE, classes=1000)
     nets.load_imagenet(model, "efficientnet_lite0")
     keras = train.predict(model, images, preprocess)
-    yield Figure(
-        "ImageNet-650 float Keras top-1", float(verify.top_k(keras, labels, 1).mean()), ">= 0.80", "650 images"
-    )
+    yield Figure("ImageNet-650 float Keras top-1", float(top_k(keras, labels, 1).mean()), ">= 0.80", "650 images")
 
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "images.npy", images)
-        subjects, outputs = {}, {}
-        for runtime, make in (("litert", export.to_tflite), ("openvino", export.to_openvino)):
-            target = Target(name=runtime, runtime=runtime, measure=Measure(timeout_seconds=600.0))
-            for precision in ("float32", "float16", "int8"):
-                calibration = images[:300] if precision == "int8" else None
-                exported = make(model, precision, preprocess=preprocess, labels=names, calibration=calibration)
-                files = []
-                for name, content in exported.files.items():
-                    files.append(Path(folder) / f"{runtime}-{precision}{Path(name).suffix}")
-                    files[-1].write_bytes(content)
-                subject = Subject(tuple(files), target)
-                output = Path(folder) / "outputs.npy"
-                ask(target, subject.files, do="predict", images=Path(folder) / "images.npy", outputs=output)
-                subjects[runtime, precision], outputs[runtime, precision] = subject, np.load(output)
+        subjects, outputs = _exports(model, preprocess, images, Path(folder)), {}
+        for name, subject in subjects.items():
+            output = Path(folder) / "outputs.npy"
+            ask(subject.target, subject.files, do="predict", images=Path(folder) / "images.npy", outputs=output)
+            outputs[name] = np.load(output)
+        yield from _int8_accuracy(outputs, labels)
+        yield from _sizes(subjects)
+        yield from _speedups(subjects)
 
-        for runtime in ("litert", "openvino"):
-            base = outputs[runtime, "float32"]
-            verdict = verify.verify(
-                outputs[runtime, "int8"], base, labels, precision="int8", executed_precision="int8", max_drop_pp=100.0
-            )
-            low, high = verdict.drop.ci95
-            how = f"650 images, interval [{low:.2f}, {high:.2f}], top-1 {verdict.top1:.4f}"
-            yield Figure(f"ImageNet-650 {runtime} int8 drop against float32, pp", verdict.drop.drop_pp, "<= 0.8", how)
-            yield Figure(f"ImageNet-650 {runtime} int8 agreement with float32", verdict.agreement, ">= 0.965", how)
-        sizes = {key: sum(file.stat().st_size for file in subject.files) for key, subject in subjects.items()}
-        for precision, asked in (("int8", "<= 0.30"), ("float16", "<= 0.52")):
-            how = f"{sizes['litert', precision]:,} of {sizes['litert', 'float32']:,} bytes"
-            ratio = sizes["litert", precision] / sizes["litert", "float32"]
-            yield Figure(f"{precision} / float32 LiteRT size", ratio, asked, how)
-        chosen = {f"{runtime} {precision}": subject for (runtime, precision), subject in subjects.items()}
-        found = measure({name: one for name, one in chosen.items() if "float16" not in name}, rounds=12)
-        for runtime, asked in (("litert", ">= 1.8"), ("openvino", ">= 2.0")):
-            base, int8 = found[f"{runtime} float32"], found[f"{runtime} int8"]
-            comparison = compare_measurements(base, int8)
-            assert comparison is not None
-            how = (
-                f"{comparison.answer}, interval {comparison.ci95}, {SIZE} px, one thread, 12 interleaved processes; "
-                f"ran in {base.executed_precision} and {int8.executed_precision}"
-            )
-            yield Figure(f"{runtime} int8 faster than float32, times", comparison.ratio, asked, how)
+
+def _exports(model: Any, preprocess: Preprocess, images: NDArray[np.uint8], folder: Path) -> dict[str, Subject]:
+    from edgecv import export
+
+    subjects = {}
+    for runtime, make in (("litert", export.to_tflite), ("openvino", export.to_openvino)):
+        target = Target.model_validate({"name": runtime, "runtime": runtime, "measure": Measure(timeout_seconds=600.0)})
+        for precision in ("float32", "float16", "int8"):
+            calibration = images[:300] if precision == "int8" else None
+            names = tuple(str(number) for number in range(1000))
+            exported = make(model, precision, preprocess=preprocess, labels=names, calibration=calibration)
+            files = [folder / f"{runtime}-{precision}{Path(name).suffix}" for name in exported.files]
+            for path, content in zip(files, exported.files.values(), strict=True):
+                path.write_bytes(content)
+            subjects[f"{runtime} {precision}"] = Subject(tuple(files), target)
+    return subjects
+
+
+def _int8_accuracy(outputs: dict[str, NDArray[np.float32]], labels: NDArray[np.int64]) -> Iterator[Figure]:
+    for runtime in ("litert", "openvino"):
+        int8, base = outputs[f"{runtime} int8"], outputs[f"{runtime} float32"]
+        verdict = verify(int8, base, labels, precision="int8", executed_precision="int8", max_drop_pp=100.0)
+        low, high = verdict.drop.ci95
+        how = f"650 images, interval [{low:.2f}, {high:.2f}], top-1 {verdict.top1:.4f}"
+        yield Figure(f"ImageNet-650 {runtime} int8 drop against float32, pp", verdict.drop.drop_pp, "<= 0.8", how)
+        yield Figure(f"ImageNet-650 {runtime} int8 agreement with float32", verdict.agreement, ">= 0.965", how)
+
+
+def _sizes(subjects: dict[str, Subject]) -> Iterator[Figure]:
+    base = subjects["litert float32"].files[0].stat().st_size
+    for precision, asked in (("int8", "<= 0.30"), ("float16", "<= 0.52")):
+        size = subjects[f"litert {precision}"].files[0].stat().st_size
+        yield Figure(f"{precision} / float32 LiteRT size", size / base, asked, f"{size:,} of {base:,} bytes")
+
+
+def _speedups(subjects: dict[str, Subject]) -> Iterator[Figure]:
+    found = measure({name: one for name, one in subjects.items() if "float16" not in name}, rounds=12)
+    for runtime, asked in (("litert", ">= 1.8"), ("openvino", ">= 2.0")):
+        base, int8 = found[f"{runtime} float32"], found[f"{runtime} int8"]
+        comparison = compare_measurements(base, int8)
+        assert comparison is not None
+        assert comparison.ci95 is not None
+        low, high = comparison.ci95
+        how = (
+            f"{comparison.answer}, interval [{low:.2f}, {high:.2f}], {SIZE} px, one thread, 12 interleaved processes; "
+            f"ran in {base.executed_precision} and {int8.executed_precision}"
+        )
+        yield Figure(f"{runtime} int8 faster than float32, times", comparison.ratio, asked, how)
 
 
 def demo() -> Iterator[Figure]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,6 +16,8 @@ import typer
 
 if TYPE_CHECKING:
     from edgecv.results import Results
+    from edgecv.stages import Stages
+    from edgecv.target import Target
 
 app = typer.Typer(
     name="edgecv",
@@ -60,11 +64,9 @@ def run(
     json_: JsonOpt = False,
 ) -> None:
     """Build, verify and measure every variant of a recipe on each target, and write the report."""
-    from edgecv.pipeline import DEFAULT_TARGETS, execute, prepare
-    from edgecv.terminal import Terminal
+    from edgecv.pipeline import execute
 
-    with Terminal() as terminal:
-        stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+    with _prepared(recipe, target, data=data, out=out) as (stages, targets):
         results = execute(stages, targets, quick=quick, command=shlex.join(["edgecv", *sys.argv[1:]]))
     _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
     for warning in results.host["warnings"]:
@@ -76,14 +78,9 @@ def run(
 @app.command()
 def train(recipe: RecipeArg, data: DataOpt = None, out: OutOpt = None, json_: JsonOpt = False) -> None:
     """Train the float model of a recipe, or go on with it; write it to OUT/model.safetensors."""
-    from edgecv.pipeline import prepare
-    from edgecv.terminal import Terminal
-
-    with Terminal() as terminal:
-        stages, _ = prepare(recipe, data=data, out=out, listener=terminal)
-        with stages.store.in_use():
-            value = stages.trained.value
-            path = stages.place_model()
+    with _prepared(recipe, None, data=data, out=out) as (stages, _), stages.store.in_use():
+        value = stages.trained.value
+        path = stages.place_model()
     if json_:
         print(json.dumps({"path": str(path), **value}, indent=1))
         return
@@ -100,11 +97,9 @@ def export(
     json_: JsonOpt = False,
 ) -> None:
     """Build the files of every variant for the targets' formats into OUT/models."""
-    from edgecv.pipeline import DEFAULT_TARGETS, build, prepare
-    from edgecv.terminal import Terminal
+    from edgecv.pipeline import build
 
-    with Terminal() as terminal:
-        stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+    with _prepared(recipe, target, data=data, out=out) as (stages, targets):
         built = build(stages, targets)
     if json_:
         print(
@@ -127,11 +122,9 @@ def verify(
     json_: JsonOpt = False,
 ) -> None:
     """Compare every variant with the float model on the test photographs, in the runtime that will run it."""
-    from edgecv.pipeline import DEFAULT_TARGETS, check, prepare
-    from edgecv.terminal import Terminal
+    from edgecv.pipeline import check
 
-    with Terminal() as terminal:
-        stages, targets = prepare(recipe, targets=target or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+    with _prepared(recipe, target, data=data, out=out) as (stages, targets):
         results = check(stages, targets, files=file or ())
     _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
     raise typer.Exit(_exit_code(results))
@@ -220,6 +213,7 @@ def doctor(json_: JsonOpt = False) -> None:
         found = {"machine": facts, "packages": packages, "warnings": warnings, "install": install}
         print(json.dumps(found, indent=1))
         return
+    facts["memory"] = f"{facts.pop('memory_bytes') / 1e9:.1f} GB"
     rows = [{"what": key, "found": _words(value)} for key, value in {**facts, **packages}.items()]
     rows += [{"what": "warning", "found": line} for line in warnings]
     rows += [{"what": f"{name} is missing", "found": command} for name, command in install.items()]
@@ -255,6 +249,18 @@ def store_gc(json_: JsonOpt = False) -> None:
     )
 
 
+@contextlib.contextmanager
+def _prepared(
+    recipe: str, targets: list[str] | None, *, data: str | None, out: Path | None
+) -> Iterator[tuple[Stages, tuple[Target, ...]]]:
+    """Read and check what a command was given, and show how the stages go while the block runs."""
+    from edgecv.pipeline import DEFAULT_TARGETS, prepare
+    from edgecv.terminal import Terminal
+
+    with Terminal() as terminal:
+        yield prepare(recipe, targets=targets or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+
+
 def _listing(folder: str) -> list[Path]:
     from edgecv.config import listing
 
@@ -286,7 +292,7 @@ def _list(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
 
 
 def _tell(text: str) -> None:

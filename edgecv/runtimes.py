@@ -130,22 +130,16 @@ def ask(
     require(target.runtime)
     sums = digests or tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
     with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
-        answer = Path(folder) / "answer.json"
+        path, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
         job = {
+            **target.model_dump(include={"runtime", "accelerator", "threads", "precision"}),
+            **target.measure.model_dump(include={"warmup_seconds", "seconds", "memory_bytes"}),
             "files": [[str(file.absolute()), digest] for file, digest in zip(files, sums, strict=True)],
-            "runtime": target.runtime,
-            "accelerator": target.accelerator,
-            "threads": target.threads,
-            "precision": target.precision,
             "do": do,
-            "images": None if images is None else str(images.absolute()),
-            "outputs": None if outputs is None else str(outputs.absolute()),
-            "warmup_seconds": target.measure.warmup_seconds,
-            "seconds": target.measure.seconds,
-            "memory_bytes": target.measure.memory_bytes,
+            "images": images and str(images.absolute()),
+            "outputs": outputs and str(outputs.absolute()),
             "answer": str(answer),
         }
-        path = Path(folder) / "job.json"
         path.write_text(json.dumps(job))
         child = run_child(
             [sys.executable, "-I", "-B", worker.__file__, str(path)],

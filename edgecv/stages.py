@@ -149,6 +149,7 @@ class Stages:
             batch_norm_momentum=recipe.train.batch_norm_momentum,
         )
         if recipe.model.weights == "imagenet":
+            self.listener.progress(0, 1, f"loading the ImageNet weights of {recipe.model.net}")
             nets.load_imagenet(model, recipe.model.net)
             self._note_scaling(nets.input_scaling(recipe.model.net))
         splits = {split: (self.images(split), self.labels(split)) for split in ("train", "val")}

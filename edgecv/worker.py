@@ -141,6 +141,7 @@ class ONNXRuntime:
     """Runs an .onnx file by ONNX Runtime."""
 
     def __init__(self, path: str, job: dict[str, Any]) -> None:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it sends usage data, and leaves a file with an id
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from benchmarks.readme import rendered
 from edgecv.cli import app, store_app
 from edgecv.recipe import Recipe
 from edgecv.target import Target
@@ -41,6 +42,10 @@ def test_every_command_of_the_store_is_documented(command):
 
 def test_the_readme_is_short_enough_to_be_read():
     assert len(README.splitlines()) < 150
+
+
+def test_the_readmes_tables_are_those_of_the_measured_results():
+    assert rendered(README) == README
 
 
 def test_every_file_that_the_readme_names_exists():

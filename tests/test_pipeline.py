@@ -1,5 +1,6 @@
 """The whole way on real photographs: results, reuse, kills, and models made to be wrong."""
 
+import doctest
 import json
 import os
 import subprocess
@@ -363,6 +364,16 @@ def test_verify_alone_judges_without_measuring(stage, results):
     assert {row["latency_ms"] for row in found["rows"]} == {None}
 
 
+def test_the_example_in_the_docstring_of_run_runs(results, place, digits, tmp_path, monkeypatch):
+    (tmp_path / "photos").symlink_to(digits)
+    (tmp_path / "recipe.toml").write_text(RECIPE.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGECV_STORE", str(place / "store"))
+    found = doctest.testmod(pipeline)
+    assert found.attempted >= 3
+    assert found.failed == 0
+
+
 def test_a_report_can_be_made_again(place, results):
     from edgecv.report import render_markdown
 
@@ -374,3 +385,19 @@ def test_a_report_can_be_made_again(place, results):
     )
     assert child.stdout == render_markdown(results)
     assert page.read_bytes() == before
+
+
+def test_a_scaling_that_the_weights_do_not_expect_is_noted(place):
+    class Notes(pipeline.Listener):
+        def __init__(self):
+            self.texts = []
+
+        def note(self, text):
+            self.texts.append(text)
+
+    notes = Notes()
+    stages, _ = pipeline.prepare("efficientnet_lite0", out=place / "scaled", store=place / "store", listener=notes)
+    stages._note_scaling((127.0, 128.0))
+    assert notes.texts == []
+    stages._note_scaling((127.5, 127.5))
+    assert "expect preprocess.mean = 127.5 and scale = 127.5, not 127 and 128" in notes.texts[0]

@@ -127,6 +127,19 @@ def test_a_model_that_needs_too_much_memory_takes_down_only_the_child(tiny):
         ask(target("openvino", memory_bytes=20_000_000), (tiny,), do="bench")
 
 
+def test_no_runtime_leaves_anything_in_the_users_home(onnx, tmp_path, monkeypatch):
+    """Two of the three would send usage data, and keep an id for it, if they were not stopped."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CI", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    ask(target("onnxruntime"), (onnx,), do="describe")
+    for runtime, name in FILES.items():
+        ask(target(runtime), model_files(DATA / name), do="describe")
+    assert list(home.iterdir()) == []
+
+
 def test_images_of_another_size_are_refused(tiny, tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.zeros((2, 8, 8, 3), np.uint8))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from edgecv.errors import ConfigError, MissingError, ModelError
 from edgecv.nets.build import check_name
 from edgecv.nets.layers import keras, round_channels
 from edgecv.nets.torch_weights import read_tensors
+from edgecv.quiet import quiet
 
 if TYPE_CHECKING:
     import tf_keras
@@ -235,8 +235,7 @@ def _fetch(model: Any, net: str) -> Any:
     size = model.input_shape[1] if model.input_shape[1] in source.sizes else 224
     network = getattr(keras().applications, source.name)
     try:
-        # Keras prints its progress, but standard output is for results.
-        with _socket_timeout(FETCH_TIMEOUT_S), redirect_stdout(sys.stderr):
+        with _socket_timeout(FETCH_TIMEOUT_S), quiet():
             return network(input_shape=(size, size, 3), alpha=width, weights="imagenet")
     except Exception as error:  # Keras wraps a failed download in a bare Exception
         raise MissingError(

@@ -12,18 +12,19 @@ from edgecv.results import Results, Row
 
 __all__ = ["render_html"]
 
+# What decides comes first: on a narrow page the rest is reached by scrolling.
 _COLUMNS = {
     "variant": "variant",
     "status": "status",
-    "ran_in": "ran in",
     "size": "size MB",
-    "gzip": "gzip MB",
     "accuracy": "{metric} %",
     "drop": "drop pp",
-    "changed": "changed",
     "p50": "p50 ms",
-    "p90": "p90 ms",
     "speedup": "speed-up",
+    "ran_in": "ran in",
+    "gzip": "gzip MB",
+    "changed": "changed",
+    "p90": "p90 ms",
     "init": "init ms",
     "first": "first ms",
     "peak": "peak MB",
