@@ -147,7 +147,7 @@ def bench(
     found = load_target(locate(target, "targets")) if target else None
     with Terminal() as terminal:
         results = bench(files, target=found, threads=threads, brief=quick, progress=terminal.progress)
-    _show(results, as_json=json_)
+    _show(results, as_json=json_, judged=False)
     for warning in results.host["warnings"]:
         _tell(f"note: {warning}")
     raise typer.Exit(_exit_code(results))
@@ -240,7 +240,7 @@ def store_check(
 
 @store_app.command("gc")
 def store_gc(json_: JsonOpt = False) -> None:
-    """Remove what no run in runs/ was made from: epochs of finished trainings, older settings."""
+    """Remove what no run that is still there was made from: epochs of finished trainings, older settings."""
     from edgecv.store import Store, default_root
 
     files, freed = Store(default_root()).gc()
@@ -267,7 +267,8 @@ def _listing(folder: str) -> list[Path]:
     return listing(folder)
 
 
-def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None) -> None:
+def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None, judged: bool = True) -> None:
+    """Print the table and, where versions were `judged`, the verdict; or the results as JSON."""
     from edgecv.report import render_table, verdict
     from edgecv.results import dump_results
 
@@ -277,7 +278,8 @@ def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None) 
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     width = shutil.get_terminal_size().columns if narrow else None  # a file is as wide as it takes
     print(render_table(results, width=width, color=sys.stdout.isatty()), end="")
-    print(f"\n{verdict(results, max_drop_pp=max_drop_pp)}")
+    if judged:
+        print(f"\n{verdict(results, max_drop_pp=max_drop_pp)}")
 
 
 def _list(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -104,7 +104,7 @@ def check_calibration(count: int, *, allow_few: bool) -> str | None:
     if count < ENOUGH_IMAGES:
         return (
             f"{count} calibration images (advised: {ENOUGH_IMAGES}): the ranges of rare activations may be cut; "
-            f"raise calibration.images by {ENOUGH_IMAGES - count}"
+            f"use {ENOUGH_IMAGES - count} more (calibration.images, photographs in train)"
         )
     return None
 

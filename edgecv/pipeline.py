@@ -71,7 +71,7 @@ def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, c
         rows, raw = _evidence(stages, devices)
         results = _results(stages, rows, warnings=[*warnings, *_spreads(raw)])
         _write(stages, results, raw, command=command)
-        stages.store.keep(stages.out.name, stages.keys)
+        stages.store.keep(stages.out, stages.keys)
     return results
 
 

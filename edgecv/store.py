@@ -2,7 +2,7 @@
 
     objects/<sha256>      the bytes; the name is their digest
     steps/<key>.json      what a step gave: its value, its files by digest, its time, and the record's own digest
-    runs/<name>.json      the keys that a run used; `gc` keeps these
+    runs/<digest>.json    a run's folder and the keys that it used; `gc` keeps these while the folder is there
     locks/                kernel locks, freed by the kernel when a process dies
     tmp/                  files being written; a file moves to its place by one rename, after fsync
 
@@ -216,9 +216,11 @@ class Store:
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
 
-    def keep(self, run: str, keys: Iterable[str]) -> None:
-        """Note the steps that a run used, so that `gc` keeps them."""
-        write_atomically(self.root / "runs" / f"{run}.json", (_canonical(sorted(set(keys))) + "\n").encode())
+    def keep(self, folder: Path, keys: Iterable[str]) -> None:
+        """Note the steps that the run in `folder` used, so that `gc` keeps them as long as the folder is there."""
+        place = str(folder.absolute())
+        entry = _canonical({"folder": place, "keys": sorted(set(keys))})
+        write_atomically(self.root / "runs" / f"{_digest(place)}.json", f"{entry}\n".encode())
 
     def check(self, *, repair: bool = False) -> tuple[int, tuple[str, ...]]:
         """Re-hash every object and read every record; return how many there are, and what is wrong with which.
@@ -248,7 +250,7 @@ class Store:
         """
         with FileLock(self.root / "locks" / "gc.lock"):
             self._refuse_if_used()
-            kept = {key for path in (self.root / "runs").glob("*.json") for key in json.loads(path.read_text())}
+            kept = self._kept()
             used = {digest for key in kept if (done := self._read(key)) for digest in done.files.values()}
             stale = [path for path in (self.root / "steps").iterdir() if path.stem not in kept]
             stale += [path for path in (self.root / "objects").iterdir() if path.name not in used]
@@ -259,6 +261,17 @@ class Store:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
             return len(stale), freed
+
+    def _kept(self) -> set[str]:
+        """Keys of the runs whose folder is still there; the notes of the others are removed."""
+        kept: set[str] = set()
+        for path in (self.root / "runs").glob("*.json"):
+            entry = json.loads(path.read_text())
+            if Path(entry["folder"]).is_dir():
+                kept.update(entry["keys"])
+            else:
+                path.unlink()
+        return kept
 
     def _refuse_if_used(self) -> None:
         for path in (self.root / "locks").glob("run-*.lock"):

@@ -145,13 +145,24 @@ def test_gc_keeps_what_a_run_noted_and_removes_the_rest(tmp_path):
     store = Store(tmp_path)
     kept = store.run(Step("keep"), write("keep"))
     store.run(Step("drop"), write("dropped"))
-    store.keep("demo", [kept.key])
+    store.keep(tmp_path, [kept.key])
     files, freed = store.gc()
     assert files == 2
     assert freed > len("dropped")
     assert store.find(Step("keep")) is not None
     assert store.find(Step("drop")) is None
     assert store.check()[1] == ()
+
+
+def test_gc_drops_what_a_run_was_made_from_once_its_folder_is_gone(tmp_path):
+    store = Store(tmp_path / "store")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        store.keep(tmp_path / name, [store.run(Step(name), write(name)).key])
+    (tmp_path / "one").rmdir()
+    assert store.gc()[0] == 2
+    assert store.find(Step("one")) is None
+    assert store.find(Step("two")) is not None
 
 
 def test_gc_is_refused_while_a_run_uses_the_store_and_works_after_it_was_killed(tmp_path):
