@@ -1,7 +1,7 @@
 """Measure the figures that edgecv holds itself to, print them beside what was asked, and write results/figures.json.
 
-`python -m benchmarks.figures [NAME...]` runs all groups, or those named: start, overhead, imagenet, demo, flowers.
-Groups that need the evaluation data in ../shared/data are left out, and say so, where it is absent.
+`python -m benchmarks.figures [NAME...]` runs all groups, or those named: start, overhead, imagenet, native, demo,
+flowers. Groups that need the evaluation data in ../shared/data are left out, and say so, where it is absent.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from edgecv.config import VERSION
 from edgecv.measure import Subject, compare_measurements, measure
 from edgecv.recipe import Preprocess
 from edgecv.results import Results, Row, dump_results
+from edgecv.runtimes import ask, model_files
 from edgecv.target import Measure, Target
 from edgecv.verify import verify
 
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 RESULT = ROOT / "benchmarks" / "results" / "figures.json"
 EDGECV = [sys.executable, "-m", "edgecv"]
+BIN = Path(sys.executable).parent
 SIZE = 224
 
 
@@ -81,7 +83,6 @@ def overhead() -> Iterator[Figure]:
 def imagenet() -> Iterator[Figure]:
     """EfficientNet-Lite0 with ImageNet weights at 224 px on 650 validation images, calibrated on the first 300."""
     from edgecv import data, nets, train
-    from edgecv.runtimes import ask
     from edgecv.verify import top_k
 
     preprocess = Preprocess(size=SIZE)
@@ -155,6 +156,48 @@ def _speedups(subjects: dict[str, Subject]) -> Iterator[Figure]:
         yield Figure(f"{runtime} int8 faster than float32, times", comparison.ratio, asked, how)
 
 
+def native() -> Iterator[Figure]:
+    """How far our p50 is from the median of the runtimes' own tools, in turn, on the files that the demo left."""
+    models = ROOT / "runs" / "efficientnet_lite0" / "models"
+    for runtime, name, tool in (
+        ("litert", "float32.tflite", _litert_benchmark),
+        ("litert", "int8.tflite", _litert_benchmark),
+        ("openvino", "float32.xml", _benchmark_app),
+        ("openvino", "int8.xml", _benchmark_app),
+    ):
+        if not (models / name).is_file():
+            print(f"left out: {name} beside {tool.__name__.strip('_')} needs the files of `make demo`")
+            continue
+        target = Target.model_validate({"name": runtime, "runtime": runtime})
+        ours, theirs = [], []
+        for _ in range(6):
+            answer = ask(target, model_files(models / name), do="bench")
+            ours.append(statistics.median(answer["latencies_ms"]))
+            theirs.append(tool(models / name))
+        own, other = statistics.median(ours), statistics.median(theirs)
+        how = f"{own:.2f} ms beside {other:.2f}, medians of 6 processes each, in turn"
+        label = f"{runtime} {name.partition('.')[0]}, our p50 beside {tool.__name__.strip('_')}'s, deviation"
+        yield Figure(label, abs(own / other - 1), "<= 0.1", how)
+
+
+def _litert_benchmark(path: Path) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [f"{BIN}/litert-benchmark", "--model", str(path), "--num_runs", "200", "--warmup_runs", "50"]
+        _seconds([*command, "--num_threads", "1", "--result_json", str(result)])
+        return float(json.loads(result.read_text())["latency"]["median_ms"])
+
+
+def _benchmark_app(path: Path) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [f"{BIN}/benchmark_app", "-m", str(path), "-d", "CPU", "-hint", "none", "-nstreams", "1"]
+        command += ["-nthreads", "1", "-api", "sync", "-infer_precision", "f32", "-t", "1", "-json_stats"]
+        _seconds([*command, "-report_type", "no_counters", "-report_folder", folder])
+        (report,) = Path(folder).glob("*.json")
+        found = json.loads(report.read_text())["execution_results"]
+        return float(found["latency (ms)"])  # its median
+
+
 def demo() -> Iterator[Figure]:
     """The demo from an empty store, and again; the largest memory of all its processes together."""
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +236,8 @@ def _row(found: Results, variant: str) -> Row:
 
 def _seconds(command: list[str]) -> float:
     begin = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    # CI: OpenVINO's tools would send usage data, unless they think that they run in CI.
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "CI": "true"})
     return time.perf_counter() - begin
 
 
@@ -229,6 +273,7 @@ GROUPS: dict[str, tuple[Callable[[], Iterator[Figure]], bool]] = {
     "start": (start, False),
     "overhead": (overhead, False),
     "imagenet": (imagenet, True),
+    "native": (native, False),
     "demo": (demo, False),
     "flowers": (flowers, True),
 }
