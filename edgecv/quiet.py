@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 
 from edgecv.errors import MissingError
+from edgecv.extras import install_command
 
 __all__ = ["load_tensorflow", "quiet"]
 
@@ -58,6 +59,6 @@ def load_tensorflow() -> None:
             "training and exporting need TensorFlow",
             got=str(error),
             expected="the packages tensorflow and tf-keras",
-            fix='pip install "edgecv[train]"',
+            fix=install_command("train"),
         ) from error
     tensorflow.get_logger().setLevel("ERROR")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from edgecv import worker
 from edgecv.artifact import Format
 from edgecv.errors import DeviceError, MissingError, ModelError
+from edgecv.extras import install_command
 from edgecv.isolate import run_child
 from edgecv.target import RuntimeName, Target
 
@@ -41,7 +42,7 @@ class Runtime:
     @property
     def install(self) -> str:
         """The command that installs the package."""
-        return f'pip install "edgecv[{self.extra}]"'
+        return install_command(self.extra)
 
 
 RUNTIMES = {

@@ -17,7 +17,7 @@ PACKAGE = Path(edgecv.__file__).parent
 
 # From the lowest to the highest; a module imports from tiers below its own alone. A folder is one module.
 TIERS = (
-    {"errors", "worker", "listener"},
+    {"errors", "extras", "worker", "listener"},
     {"config", "metadata", "quiet"},
     {"recipe", "target", "artifact", "results", "stats", "host"},
     {"store", "isolate"},

@@ -152,7 +152,7 @@ def test_a_runtime_that_is_not_installed_is_an_error_with_the_command(monkeypatc
     monkeypatch.setattr("importlib.metadata.version", _nothing_installed)
     with pytest.raises(MissingError) as caught:
         require("litert")
-    assert caught.value.fix == 'pip install "edgecv[litert]"'
+    assert caught.value.fix == 'python -m pip install "ai-edge-litert>=2.3"'
 
 
 def _nothing_installed(name):

@@ -123,7 +123,7 @@ def test_without_its_package_the_demo_set_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "elpv_dataset", None)
     with pytest.raises(MissingError) as missing:
         scan("elpv", cache=tmp_path)
-    assert missing.value.fix == 'pip install "edgecv[demo]"'
+    assert missing.value.fix == 'python -m pip install "elpv-dataset==1.0.0.post1"'
 
 
 def test_scanning_a_folder_imports_no_machine_learning_library(tmp_path: Path) -> None:

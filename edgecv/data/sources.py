@@ -14,6 +14,7 @@ from pathlib import Path
 from edgecv.data.csv_source import SPLIT_NAMES, Found, few, read_csv
 from edgecv.data.tfds import write_out
 from edgecv.errors import DataError, MissingError
+from edgecv.extras import install_command
 
 __all__ = ["SPLITS", "Index", "Sample", "scan"]
 
@@ -211,7 +212,7 @@ def _elpv() -> list[Found]:
             "the demo set is not installed",
             got="no package elpv_dataset",
             expected="elpv-dataset 1.0.0.post1",
-            fix='pip install "edgecv[demo]"',
+            fix=install_command("demo"),
         )
     data = Path(spec.submodule_search_locations[0], "data")
     try:
@@ -221,5 +222,5 @@ def _elpv() -> list[Found]:
         ]
     except (OSError, ValueError) as error:
         raise DataError(
-            f"the demo set in {data} is damaged", got=str(error), fix='pip install --force-reinstall "edgecv[demo]"'
+            f"the demo set in {data} is damaged", got=str(error), fix=f"{install_command('demo')} --force-reinstall"
         ) from error

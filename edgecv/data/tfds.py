@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.errors import DataError, EnvError, MissingError
+from edgecv.extras import install_command
 
 __all__ = ["write_out"]
 
@@ -57,7 +58,7 @@ def _builder(name: str) -> Any:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise MissingError(
-            "tensorflow-datasets is not installed", got=str(error), fix='pip install "edgecv[train,tfds]"'
+            "tensorflow-datasets is not installed", got=str(error), fix=install_command("train", "tfds")
         ) from error
     if not _NAME.fullmatch(name):
         raise DataError(f"no TensorFlow data set can be called {name!r}", expected="tfds:NAME, as in tfds:tf_flowers")
