@@ -64,10 +64,10 @@ class Stages:
 
         params = {
             "geometry": preprocess.model_dump(include={"size", "resize", "crop_fraction", "filter"}),
-            "classes": index.classes,
-            "samples": [[sample.sha256, sample.label, sample.split] for sample in index.samples],
         }
-        done = self.do(Step("data", params, (), tools("numpy", "pillow", code=("data",))), work)
+        done = self.do(
+            Step("data", params, (data.index_digest(index),), tools("numpy", "pillow", code=("data",))), work
+        )
         for line in done.value["skipped"]:
             self.listener.note(f"skipped {line}")
         return done

@@ -18,12 +18,10 @@ __all__ = [
     "accuracy_drop",
     "compare",
     "judge_drop",
-    "mcnemar",
     "percentile",
     "process_figure",
     "samples_needed",
     "spread_warning",
-    "wilcoxon",
     "wilson",
 ]
 
@@ -108,17 +106,6 @@ def accuracy_drop(
     return Drop(100 * (lost - gained) / n, (100 * low, 100 * high), lost, gained, n, confidence)
 
 
-def mcnemar(lost: int, gained: int) -> float:
-    """Two-sided exact p that two models are equally right, from the images that only one of them has right.
-
-    Source: McNemar 1947, Psychometrika 12; exact by the binomial distribution with share 1/2.
-    """
-    n, fewer = lost + gained, min(lost, gained)
-    i = np.arange(1, fewer + 1)
-    log_choose = np.concatenate([[0.0], np.cumsum(np.log(n - i + 1) - np.log(i))])
-    return min(1.0, 2 * float(np.exp(log_choose - n * math.log(2)).sum()))
-
-
 def judge_drop(drop: Drop, limit_pp: float) -> str:
     """Say whether a drop keeps a limit: "pass", "fail: ..." or "can't tell: N more images".
 
@@ -180,29 +167,6 @@ def process_figure(latencies_ms: Samples) -> float:
         UsageError: there are none, or one is not a finite figure above 0.
     """
     return float(np.percentile(_latencies(latencies_ms), 10))
-
-
-def wilcoxon(log_ratios: Samples) -> float:
-    """Two-sided signed-rank p that the values scatter about 0.
-
-    Exact to 50 values, ties included (their mid-ranks' own distribution); above, the normal approximation with the
-    variance corrected for ties. Zeros are dropped, as Wilcoxon did: they speak for neither side. No values: 1.
-
-    Source: Wilcoxon 1945, "Individual comparisons by ranking methods", Biometrics Bulletin 1.
-    """
-    values = np.asarray(log_ratios, dtype=np.float64)
-    values = values[values != 0]
-    if (n := len(values)) == 0:
-        return 1.0
-    _, place, counts = np.unique(np.abs(values), return_inverse=True, return_counts=True)
-    # Doubled, so that mid-ranks are whole numbers.
-    ranks2 = (2 * np.cumsum(counts) - counts + 1)[place]
-    positive, total = int(ranks2[values > 0].sum()), int(ranks2.sum())
-    smaller = min(positive, total - positive)
-    if n <= _EXACT_PAIRS:
-        return min(1.0, 2 * float(_signed_rank_distribution(ranks2)[: smaller + 1].sum()))
-    variance = n * (n + 1) * (2 * n + 1) / 24 - float((counts**3 - counts).sum()) / 48
-    return min(1.0, 2 * NormalDist().cdf((smaller / 2 - total / 4) / math.sqrt(variance)))
 
 
 def compare(baseline_ms: Samples, candidate_ms: Samples, *, confidence: float = 0.95) -> Comparison:

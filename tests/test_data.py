@@ -190,11 +190,6 @@ def test_a_table_can_be_all_test_to_score_a_foreign_model(tmp_path: Path) -> Non
     assert counts(index) == {("test", "3"): 1, ("test", "7"): 1}
 
 
-def test_an_index_survives_json(tmp_path: Path) -> None:
-    index = data.index(Data(source=str(photographs(tmp_path, {"a": 4, "b": 4}))))
-    assert data.index_from_json(data.index_to_json(index)) == index
-
-
 def test_loading_gives_arrays_by_split_and_reports_progress(tmp_path: Path) -> None:
     index = data.index(Data(source=str(photographs(tmp_path, {"a": 10, "b": 10}))))
     seen: list[tuple[int, int]] = []

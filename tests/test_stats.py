@@ -14,12 +14,10 @@ from edgecv.stats import (
     accuracy_drop,
     compare,
     judge_drop,
-    mcnemar,
     percentile,
     process_figure,
     samples_needed,
     spread_warning,
-    wilcoxon,
     wilson,
 )
 
@@ -162,14 +160,6 @@ def test_a_drop_of_unpaired_answers_is_refused(reference: Any, candidate: Any) -
         accuracy_drop(np.array(reference), np.array(candidate))
 
 
-@given(lost=st.integers(0, 400), gained=st.integers(0, 400))
-def test_mcnemar_is_scipys_exact_binomial_test(lost: int, gained: int) -> None:
-    from scipy.stats import binomtest
-
-    expected = binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
-    assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
-
-
 # --- judging a drop
 
 
@@ -273,51 +263,6 @@ def test_a_percentile_with_one_sample_too_few_is_none(q: float, n: int) -> None:
 # --- the signed-rank test
 
 
-@given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=50, unique_by=abs))
-def test_wilcoxon_is_scipys_exact_test_without_ties(values: list[float]) -> None:
-    from scipy.stats import wilcoxon as scipys
-
-    assume(0.0 not in values)
-    assert wilcoxon(values) == pytest.approx(scipys(values, method="exact").pvalue, rel=1e-9)
-
-
-@given(st.lists(st.integers(-4, 4).filter(bool), min_size=1, max_size=10))
-def test_wilcoxon_with_ties_is_the_share_of_sign_flips_as_extreme(values: list[int]) -> None:
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.abs(values))
-    signs = np.array(np.meshgrid(*[[0, 1]] * len(values))).reshape(len(values), -1)
-    sums, seen = ranks @ signs, ranks[np.array(values) > 0].sum()
-    expected = min(1.0, 2 * min(np.mean(sums <= seen), np.mean(sums >= seen)))
-    assert wilcoxon(values) == pytest.approx(expected, rel=1e-9)
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(-30, 40), min_size=70, max_size=120))
-def test_wilcoxon_above_50_values_is_scipys_approximation(values: list[int]) -> None:
-    from scipy.stats import wilcoxon as scipys
-
-    assume(sum(value != 0 for value in values) > 50)
-    expected = scipys(values, method="asymptotic", correction=False, zero_method="wilcox").pvalue
-    assert wilcoxon(values) == pytest.approx(expected, rel=1e-6)
-
-
-def test_wilcoxon_hardly_jumps_where_the_approximation_takes_over() -> None:
-    from scipy.stats import wilcoxon as scipys
-
-    values = np.random.default_rng(3).normal(0.3, 1, 51)
-    assert wilcoxon(values) == pytest.approx(scipys(values, method="exact").pvalue, rel=0.05)
-
-
-def test_wilcoxon_drops_zeros() -> None:
-    assert wilcoxon([0.0, 1.0, 2.0, 0.0, -3.0]) == wilcoxon([1.0, 2.0, -3.0])
-
-
-@pytest.mark.parametrize("values", [[], [0.0, 0.0]])
-def test_wilcoxon_without_a_difference_is_1(values: list[float]) -> None:
-    assert wilcoxon(values) == 1.0
-
-
 # --- comparing latencies
 
 
@@ -388,12 +333,16 @@ def test_a_candidate_made_slower_has_the_ratio_that_much_lower(pairs: list[tuple
 
 
 @pytest.mark.parametrize("n", [6, 9, 12, 30, 80])
-def test_the_answer_and_the_signed_rank_test_agree(n: int) -> None:
-    rng = np.random.default_rng(6)
-    for shift in (0.0, 0.3, 0.6, 0.9):
+def test_the_answer_is_that_of_scipys_signed_rank_test(n: int) -> None:
+    from scipy.stats import wilcoxon
+
+    rng, told = np.random.default_rng(6), []
+    for shift in (0.0, 0.3, 0.6, 0.9, 4.0):
         logs = rng.normal(shift, 1, n)
-        told = not compare(np.exp(logs), np.ones(n)).answer.startswith("can't")
-        assert told == (wilcoxon(logs) <= 0.05)
+        told.append(not compare(np.exp(logs), np.ones(n)).answer.startswith("can't"))
+        p = wilcoxon(logs, method="exact" if n <= 50 else "asymptotic", correction=False).pvalue
+        assert told[-1] == (p <= 0.05)
+    assert any(told)
 
 
 def simulated(rng: np.random.Generator, *, n: int, speedup: float) -> tuple[np.ndarray, np.ndarray]:

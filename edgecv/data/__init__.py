@@ -1,6 +1,6 @@
 """Photographs with labels: found, split once and for all, and decoded into arrays."""
 
-from edgecv.data.load import Loaded, all_test, index, index_digest, index_from_json, index_to_json, load
+from edgecv.data.load import Loaded, all_test, index, index_digest, load
 from edgecv.data.sources import SPLITS, Index, Sample
 from edgecv.data.split import stratified
 
@@ -12,8 +12,6 @@ __all__ = [
     "all_test",
     "index",
     "index_digest",
-    "index_from_json",
-    "index_to_json",
     "load",
     "stratified",
 ]

@@ -8,7 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from edgecv.data.split import cut
 from edgecv.errors import DataError
 from edgecv.recipe import Data, Preprocess
 
-__all__ = ["Loaded", "all_test", "index", "index_digest", "index_from_json", "index_to_json", "load"]
+__all__ = ["Loaded", "all_test", "index", "index_digest", "load"]
 
 # From this share of damaged files on, the set is refused: it is more likely a broken copy than a few bad photographs.
 _CORRUPT_LIMIT = 0.01
@@ -189,20 +189,3 @@ def index_digest(index: Index) -> str:
     """SHA-256 over the classes and each photograph's bytes, label and split: not over where the files lie."""
     rows = sorted((sample.sha256, sample.label, sample.split or "") for sample in index.samples)
     return hashlib.sha256(json.dumps([index.classes, rows]).encode()).hexdigest()
-
-
-def index_to_json(index: Index) -> str:
-    """Write an index as JSON."""
-    return json.dumps(asdict(index), indent=1)
-
-
-def index_from_json(text: str) -> Index:
-    """Read what `index_to_json` wrote."""
-    values = json.loads(text)
-    return Index(
-        source=values["source"],
-        classes=tuple(values["classes"]),
-        samples=tuple(Sample(**sample) for sample in values["samples"]),
-        warnings=tuple(values["warnings"]),
-        licence=values["licence"],
-    )

