@@ -23,7 +23,8 @@ Progress = Callable[[int, int, str], None]
 class Epochs:
     """One training, as a chain of steps. The trainer is only made when a step has to be done.
 
-    `make_trainer` returns a fresh `train.Trainer`. `params`, `inputs` and `tools` are what the training depends on.
+    `make_trainer` returns a fresh `train.Trainer`. `params`, `inputs` and `tools` are what the training depends on;
+    `prefix` begins the names of the steps.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Epochs:
         params: Mapping[str, Any],
         inputs: tuple[str, ...],
         tools: Mapping[str, str],
+        prefix: str = "",
     ) -> None:
         self._make, self._do, self._progress = make_trainer, do, progress
-        self._params, self._inputs, self._tools = params, inputs, tools
+        self._params, self._inputs, self._tools, self._prefix = params, inputs, tools, prefix
         self._trainer: Any = None
         self._at: Done | None = None
 
@@ -72,7 +74,7 @@ class Epochs:
         return self._trainer_at(last, path), reports
 
     def _step(self, name: str, inputs: tuple[str, ...], work: Callable[[Path], Any]) -> Done:
-        done = self._do(Step(name, self._params, inputs, self._tools), work)
+        done = self._do(Step(self._prefix + name, self._params, inputs, self._tools), work)
         if not done.reused and name != "features":
             self._at = done
         return done

@@ -11,12 +11,9 @@ from pydantic import Field, field_validator, model_validator
 
 from edgecv.config import NAME, Config, read
 from edgecv.errors import ConfigError
+from edgecv.settings import Calibration, Cluster, Distill, Qat, Repair, Seed, Share, Slim, Sparse
 
-__all__ = ["Calibration", "Data", "Limits", "Network", "Preprocess", "Recipe", "Train", "load_recipe", "recipe_digest"]
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-# What numpy, Python and TensorFlow all take.
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+__all__ = ["Data", "Limits", "Network", "Preprocess", "Recipe", "Train", "load_recipe", "recipe_digest"]
 
 
 class Data(Config):
@@ -93,14 +90,6 @@ class Train(Config):
     seed: Seed = 0
 
 
-class Calibration(Config):
-    """The representative data set: images drawn from the train split, the same share of each class."""
-
-    images: int = Field(300, ge=1)
-    allow_few: bool = False
-    seed: Seed = 0
-
-
 class Limits(Config):
     """What every variant must keep. `max_drop_pp`: percentage points of accuracy below the float Keras model."""
 
@@ -116,7 +105,13 @@ class Recipe(Config):
     preprocess: Preprocess
     model: Network
     train: Train = Train()
+    slim: Slim = Slim()
+    distill: Distill = Distill()
+    sparse: Sparse = Sparse()
+    cluster: Cluster = Cluster()
+    qat: Qat = Qat()
     calibration: Calibration = Calibration()
+    repair: Repair = Repair()
     limits: Limits = Limits()
     variants: dict[Annotated[str, Field(pattern=NAME)], tuple[str, ...]]
 

@@ -34,7 +34,10 @@ class Measure(Config):
 
 
 class Target(Config):
-    """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back."""
+    """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back.
+
+    `granularity`: what its int8 kernels are fast with, a scale for each channel of a kernel or one for the kernel.
+    """
 
     name: str = Field(pattern=NAME)
     summary: str = ""
@@ -43,6 +46,7 @@ class Target(Config):
     transport: Literal["local"] = "local"
     threads: int = Field(1, ge=1, le=256)
     precision: Literal["float32", "default"] = "float32"
+    granularity: Literal["channel", "tensor"] = "channel"
     limits: TargetLimits = TargetLimits()
     measure: Measure = Measure()
 

@@ -10,7 +10,9 @@ from safetensors.numpy import load_file, save_file
 
 from edgecv.errors import DataError, EdgecvError, ModelError
 from edgecv.recipe import Preprocess, Train
-from edgecv.train.trainer import Labelled, Trainer, predict
+from edgecv.train.descent import Labelled
+from edgecv.train.forward import predict
+from edgecv.train.trainer import Trainer
 
 layers = tf_keras.layers
 PREPROCESS = Preprocess(size=16)

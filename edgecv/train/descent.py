@@ -135,20 +135,14 @@ def make_optimizer(settings: Train, variables: list[Any]) -> Any:
     return optimizer
 
 
-def descend(
-    optimizer: Any, variables: list[Any], forward: Callable[[], tuple[Any, Any]], *, weights: Floats
-) -> tuple[Any, Any]:
-    """Take one step down the gradient; return the loss and the accuracy before it.
-
-    `forward` computes logits and targets, float32 `(batch, classes)`; `weights`: those of the classes.
-    """
+def descend(optimizer: Any, variables: list[Any], loss: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Take one step down the gradient; return the loss and the accuracy before it, as `loss` computes them."""
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
-        logits, targets = forward()
-        loss, accuracy = weighted_loss(logits, targets, tf.constant(weights))
-    optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-    return loss, accuracy
+        value, accuracy = loss()
+    optimizer.apply_gradients(zip(tape.gradient(value, variables), variables, strict=True))
+    return value, accuracy
 
 
 def check_finite(loss: float, *, epoch: int, setting: str, value: float) -> None:

@@ -19,6 +19,7 @@ from edgecv.train.descent import (
     make_optimizer,
     score,
     soft_targets,
+    weighted_loss,
 )
 
 __all__ = ["Featured", "fit_layer"]
@@ -45,7 +46,8 @@ def fit_layer(
     if not epochs:
         return EpochReport(0, *_scored(layer, train), *_scored(layer, val), time.perf_counter() - started)
     optimizer = make_optimizer(settings, variables)
-    step = tf.function(lambda x, y: descend(optimizer, variables, lambda: (layer(x), y), weights=weights))
+    shares = tf.constant(weights)
+    step = tf.function(lambda x, y: descend(optimizer, variables, lambda: weighted_loss(layer(x), y, shares)))
     layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
     best, kept = None, []
     for epoch in range(epochs):
