@@ -1,4 +1,4 @@
-"""Values that travel between steps: tensors' shapes, model files by digest, and what was left in float."""
+"""Values that travel between steps: shapes, model files by digest, how to quantize, and what was left in float."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Artifact", "Format", "Skipped", "TensorSpec", "artifact_of", "digest_files", "gzip_size"]
+__all__ = ["Artifact", "Format", "Quantization", "Skipped", "TensorSpec", "artifact_of", "digest_files", "gzip_size"]
 
 Format = Literal["keras", "tflite", "openvino", "onnx"]
 _FORMATS: dict[str, Format] = {".tflite": "tflite", ".xml": "openvino", ".onnx": "onnx", ".safetensors": "keras"}
@@ -30,6 +30,23 @@ class Skipped:
 
     layer: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the integers of int8 and int16x8 are found.
+
+    `method` and `percentile`: the ranges of activations, as `settings.Calibration` says. `granularity`: one scale for
+    each output channel of a kernel, or one for the whole kernel. `float_layers` and `int16_layers`: Keras layers that
+    stay in float, or get int16 activations. `correct_bias`: take the mean error of rounded weights out of the biases.
+    """
+
+    method: Literal["min-max", "percentile", "mse"] = "min-max"
+    percentile: float = 99.99
+    granularity: Literal["channel", "tensor"] = "channel"
+    float_layers: tuple[str, ...] = ()
+    int16_layers: tuple[str, ...] = ()
+    correct_bias: bool = False
 
 
 @dataclass(frozen=True)

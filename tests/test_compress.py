@@ -12,16 +12,16 @@ def test_no_steps_is_float32() -> None:
     assert precision_of(()) == "float32"
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "repair"])
 def test_each_known_step_alone_sets_its_precision(step: str) -> None:
-    assert precision_of((step,)) == STEPS[step].precision
+    assert precision_of((step,)) == (STEPS[step].precision or "float32")
 
 
 def test_an_unknown_step_is_refused_with_the_nearest_right_name() -> None:
     with pytest.raises(ConfigError, match="unknown compression step int-8") as caught:
         precision_of(("int-8",))
     assert caught.value.fix == "did you mean int8?"
-    assert "float16, int8, int8-dynamic" in caught.value.expected
+    assert all(step in caught.value.expected for step in STEPS)
 
 
 def test_a_step_like_no_other_is_refused_without_a_guess() -> None:
@@ -35,14 +35,77 @@ def test_two_steps_that_set_the_precision_are_refused() -> None:
         precision_of(("float16", "int8"))
 
 
-def test_a_precision_before_a_keras_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgecv import compress
-
-    monkeypatch.setitem(STEPS, "slim", compress.Known("fewer channels", None))
+def test_a_precision_before_a_keras_step_is_refused() -> None:
     assert precision_of(("slim", "int8")) == "int8"
-    assert precision_of(("slim",)) == "float32"
     with pytest.raises(ConfigError, match="int8 is not the last step"):
         precision_of(("int8", "slim"))
+
+
+@pytest.mark.parametrize("before", ["int8", "qat"])
+def test_repair_mends_an_int8_file(before: str) -> None:
+    assert precision_of((before, "repair")) == "int8"
+    assert precision_of(("slim", "distill", before, "repair")) == "int8"
+
+
+@pytest.mark.parametrize(
+    ("steps", "fix"),
+    [
+        (("repair",), 'write ["int8", "repair"]'),
+        (("repair", "int8"), 'write ["int8", "repair"]'),
+        (("slim", "repair", "qat"), 'write ["slim", "qat", "repair"]'),
+        (("slim", "repair"), 'write ["slim", "int8", "repair"]'),
+        (("float16", "repair"), "remove repair"),
+        (("int16x8", "repair"), "remove repair"),
+    ],
+)
+def test_repair_in_another_place_is_refused_with_what_to_write(steps: tuple[str, ...], fix: str) -> None:
+    with pytest.raises(ConfigError, match="repair is not in its place") as caught:
+        precision_of(steps)
+    assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_twice_is_refused(step: str) -> None:
+    with pytest.raises(ConfigError, match=f"{step} stands twice"):
+        precision_of((step, step))
+
+
+@pytest.mark.parametrize("earlier", ["sparse", "cluster"])
+@pytest.mark.parametrize("later", ["slim", "distill"])
+def test_a_step_that_would_undo_an_earlier_one_is_refused(earlier: str, later: str) -> None:
+    assert precision_of((later, earlier, "int8")) == "int8"
+    with pytest.raises(ConfigError, match=f"{later} after {earlier}: .* lost") as caught:
+        precision_of((earlier, later, "int8"))
+    assert caught.value.fix == f"move {later} in front of {earlier}"
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=6).map(tuple))
+def test_what_is_allowed_is_in_an_order_that_can_be(steps: tuple[str, ...]) -> None:
+    try:
+        precision = precision_of(steps)
+    except ConfigError:
+        return
+    setters = [step for step in steps if STEPS[step].precision]
+    assert len(set(steps)) == len(steps)
+    assert [STEPS[step].precision for step in setters] == [precision] * (precision != "float32")
+    last = steps[:-1] if steps[-1:] == ("repair",) else steps
+    assert "repair" not in last
+    assert not setters or last[-1] == setters[0]
+    assert last == steps or last[-1] in ("int8", "qat")
+    for earlier in ("sparse", "cluster"):
+        for later in ("slim", "distill"):
+            assert not {earlier, later} <= set(steps) or steps.index(later) < steps.index(earlier)
+
+
+@given(st.permutations(["slim", "distill", "equalize"]), st.sampled_from(["int8", "qat", "float16"]))
+def test_steps_that_leave_each_other_alone_go_in_any_order(steps: list[str], last: str) -> None:
+    assert precision_of((*steps, last)) == STEPS[last].precision
+
+
+def test_openvino_has_no_int16_activations_and_says_why() -> None:
+    assert "int16" in (lacking("openvino", "int16x8") or "")
+    assert lacking("tflite", "int16x8") is None
+    assert lacking("openvino", "int8-weights") is None
 
 
 def test_openvino_has_no_dynamic_int8_and_says_why() -> None:

@@ -27,8 +27,8 @@ pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed"
 SIZE = 32
 PREPROCESS = Preprocess(size=SIZE)
 LABELS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
-TFLITE = ("float32", "float16", "int8", "int8-dynamic")
-OPENVINO = ("float32", "float16", "int8")
+TFLITE = ("float32", "float16", "int8", "int16x8", "int8-dynamic", "int8-weights")
+OPENVINO = ("float32", "float16", "int8", "int8-weights")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-val-650"
 
 
@@ -71,7 +71,7 @@ IMAGES = photographs(320)[120:]
 
 def export(model: Any, file_format: str, precision: str, *, preprocess: Preprocess = PREPROCESS) -> Exported:
     step = to_tflite if file_format == "tflite" else to_openvino
-    calibration = CALIBRATION if precision == "int8" else None
+    calibration = CALIBRATION if precision in ("int8", "int16x8") else None
     return step(model, precision, preprocess=preprocess, labels=LABELS, calibration=calibration)
 
 
@@ -170,7 +170,11 @@ def answers(file_format: str, exported: Exported, folder: Path) -> NDArray[np.fl
 
 
 @pytest.mark.parametrize(
-    ("file_format", "precision"), [("tflite", "int8"), ("tflite", "int8-dynamic"), ("openvino", "int8")]
+    ("file_format", "precision"),
+    [
+        *(("tflite", precision) for precision in ("int8", "int16x8", "int8-dynamic", "int8-weights")),
+        *(("openvino", precision) for precision in ("int8", "int8-weights")),
+    ],
 )
 def test_int8_files_agree_with_keras_on_the_class(
     request: pytest.FixtureRequest, tmp_path: Path, model: Any, file_format: str, precision: str

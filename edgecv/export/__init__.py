@@ -3,5 +3,6 @@
 from edgecv.export.exported import Exported
 from edgecv.export.ir import to_openvino
 from edgecv.export.tflite import to_tflite
+from edgecv.export.trained import matched, to_tflite_trained
 
-__all__ = ["Exported", "to_openvino", "to_tflite"]
+__all__ = ["Exported", "matched", "to_openvino", "to_tflite", "to_tflite_trained"]

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecv.artifact import Skipped, TensorSpec
+from edgecv.artifact import Quantization, Skipped, TensorSpec
 from edgecv.errors import DataError, ModelError
 from edgecv.recipe import Preprocess
 
 if TYPE_CHECKING:
     import tf_keras
 
-__all__ = ["Exported", "check", "describe", "serving"]
+__all__ = ["PLAIN", "Exported", "check", "describe", "serving"]
+
+
+PLAIN = Quantization()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""OpenVINO IR: by openvino's own conversion to float32 or float16, and by NNCF to int8 with static ranges."""
+"""OpenVINO IR: by openvino's own conversion to float32 or float16, and by NNCF to int8."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import tempfile
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecv.artifact import Skipped, TensorSpec
+from edgecv.artifact import Quantization, Skipped, TensorSpec
 from edgecv.errors import ConfigError
-from edgecv.export.exported import Exported, check, describe, serving
+from edgecv.export.exported import PLAIN, Exported, check, describe, serving
+from edgecv.export.ir_int8 import check_layers, compress, quantize
+from edgecv.export.ir_names import OPERATORS, layer_names
 from edgecv.metadata import RT_INFO, dump_metadata
 from edgecv.quiet import quiet
 from edgecv.recipe import Preprocess
@@ -26,19 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["to_openvino"]
 
-# Keras layers by the one operator of OpenVINO that computes each.
-OPERATORS = {
-    "Conv2D": "Convolution",
-    "DepthwiseConv2D": "GroupConvolution",
-    "Dense": "MatMul",
-    "Add": "Add",
-    "GlobalAveragePooling2D": "ReduceMean",
-}
-COMPUTES = {*OPERATORS.values(), "Multiply", "Subtract", "Divide", "AvgPool", "Softmax"}
-# Their int8 kernels add up in int32, to which a bias is added before the result is scaled.
-ACCUMULATES = {"Convolution", "GroupConvolution", "MatMul"}
+PRECISIONS = ("float32", "float16", "int8", "int8-weights")
+ASKED = "asked for in float_layers"
 # Operators that only move values: a quantizer before them counts for what comes after.
 MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Concat"}
+COMPUTES = {*OPERATORS.values(), "Subtract", "Divide", "Softmax"} - MOVES
+# Their int8 kernels add up in int32, to which a bias is added before the result is scaled.
+ACCUMULATES = {"Convolution", "GroupConvolution", "MatMul"}
 
 
 def to_openvino(
@@ -48,29 +43,34 @@ def to_openvino(
     preprocess: Preprocess,
     labels: Sequence[str],
     calibration: NDArray[np.uint8] | None = None,
+    quantization: Quantization = PLAIN,
 ) -> Exported:
     """Export a network that gives logits as `model.xml` and `model.bin`: uint8 pixels in, float32 probabilities out.
 
-    `model`: input `(batch, size, size, 3)` normalised float32. `precision`: float32, float16 or int8. `calibration`:
-    uint8 `(n, size, size, 3)`, for int8 alone. Equal arguments give equal bytes.
+    `model`: input `(batch, size, size, 3)` normalised float32. `precision`: float32, float16, int8 or int8-weights.
+    `calibration`: uint8 `(n, size, size, 3)`, for int8 alone, as are the method and the bias correction of
+    `quantization`. Equal arguments give equal bytes.
 
     Raises:
         ModelError: the network does not fit `preprocess` or `labels`.
         DataError: the calibration images do not fit the network.
-        ConfigError: another precision, or int8 without calibration images.
+        ConfigError: another precision, int8 without calibration images, layers that the file does not have, or int16.
     """
     check(model, preprocess, labels, calibration=calibration)
-    if precision not in ("float32", "float16", "int8"):
-        raise ConfigError("unknown precision for OpenVINO", got=precision, expected="float32, float16 or int8")
+    if precision not in PRECISIONS:
+        raise ConfigError("unknown precision for OpenVINO", got=precision, expected=" or ".join(PRECISIONS))
     if precision == "int8" and calibration is None:
         raise ConfigError("int8 needs calibration images", expected="uint8 (n, size, size, 3)")
     with quiet(), _without_telemetry():
-        graph = _convert(model, preprocess)
+        graph, names = _convert(model, preprocess)
+        check_layers(quantization, precision=precision, names=names)
         if precision == "int8" and calibration is not None:
-            graph = _quantize(graph, calibration)
+            graph = quantize(graph, calibration, quantization)
+        elif precision == "int8-weights":
+            graph = compress(graph, quantization)
         graph.set_rt_info(dump_metadata(describe(preprocess, precision), labels), list(RT_INFO))
         files = _save(graph, half=precision == "float16")
-    return _read_back(files, precision)
+    return _read_back(files, precision, quantization)
 
 
 @contextlib.contextmanager
@@ -90,57 +90,23 @@ def _without_telemetry() -> Iterator[None]:
             os.environ["CI"] = before
 
 
-def _convert(model: tf_keras.Model, preprocess: Preprocess) -> Any:
-    """Convert the traced function, and name what it gives: openvino numbers operators by how many the process made."""
+def _convert(model: tf_keras.Model, preprocess: Preprocess) -> tuple[Any, set[str]]:
+    """Convert the traced function, and name what it gives: openvino numbers operators by how many the process made.
+
+    Returns the graph, and the names of the layers that are found in it.
+    """
     import openvino as ov
 
     function, _ = serving(model, preprocess)
     graph = ov.convert_model(function)
     graph.set_friendly_name(model.name)
     operators = graph.get_ordered_ops()
-    layers = _layers(model, operators)
+    layers = layer_names(model, operators)
     for index, operator in enumerate(operators):
         kind = operator.get_type_name()
         if kind not in ("Parameter", "Result"):
             operator.set_friendly_name(layers.get(index, f"{kind}_{index}"))
-    return graph
-
-
-def _layers(model: tf_keras.Model, operators: list[Any]) -> dict[int, str]:
-    """Find the Keras layers' names by order, for each kind of which the graph has as many as the network."""
-    found: dict[int, str] = {}
-    for layer_kind, kind in OPERATORS.items():
-        names = [layer.name for layer in model.layers if type(layer).__name__ == layer_kind]
-        places = [i for i, op in enumerate(operators) if op.get_type_name() == kind and not _has_constant(op, kind)]
-        if len(names) == len(places):
-            found.update(zip(places, names, strict=True))
-    return found
-
-
-def _has_constant(operator: Any, kind: str) -> bool:
-    """Tell an Add of a bias from one of two layers."""
-    return kind == "Add" and any(value.get_node().get_type_name() == "Constant" for value in operator.input_values())
-
-
-def _quantize(graph: Any, calibration: NDArray[np.uint8]) -> Any:
-    """Find the ranges on the calibration images, and name the operators that this adds."""
-    import nncf
-
-    nncf.set_log_level(logging.ERROR)
-    known = {operator.get_friendly_name() for operator in graph.get_ops()}
-    samples = nncf.Dataset(list(calibration), lambda image: image[np.newaxis])
-    graph = nncf.quantize(
-        graph,
-        samples,
-        # Symmetric ranges: 1.15 times as fast as MIXED on EfficientNet-Lite0 with a CPU that has VNNI, and as accurate.
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(calibration),
-        fast_bias_correction=True,
-    )
-    for index, operator in enumerate(graph.get_ordered_ops()):
-        if operator.get_friendly_name().split("/")[0] not in known:
-            operator.set_friendly_name(f"int8_{operator.get_type_name()}_{index}")
-    return graph
+    return graph, set(layers.values())
 
 
 def _save(graph: Any, *, half: bool) -> dict[str, bytes]:
@@ -152,7 +118,7 @@ def _save(graph: Any, *, half: bool) -> dict[str, bytes]:
         return {name: (Path(folder) / name).read_bytes() for name in ("model.xml", "model.bin")}
 
 
-def _read_back(files: dict[str, bytes], precision: str) -> Exported:
+def _read_back(files: dict[str, bytes], precision: str, quantization: Quantization) -> Exported:
     """Describe the files as a runtime reads them."""
     import openvino as ov
 
@@ -162,7 +128,7 @@ def _read_back(files: dict[str, bytes], precision: str) -> Exported:
         graph = ov.Core().read_model(Path(folder) / "model.xml")
         return Exported(
             files=files,
-            skipped=tuple(_float_operators(graph)) if precision == "int8" else (),
+            skipped=tuple(_skipped(graph, precision, quantization)),
             inputs=tuple(_spec(value) for value in graph.inputs),
             outputs=tuple(_spec(value) for value in graph.outputs),
         )
@@ -171,6 +137,21 @@ def _read_back(files: dict[str, bytes], precision: str) -> Exported:
 def _spec(value: Any) -> TensorSpec:
     dtype = np.dtype(value.get_element_type().to_dtype()).name
     return TensorSpec(value.get_any_name(), tuple(int(size) for size in value.get_shape()), dtype)
+
+
+def _skipped(graph: Any, precision: str, quantization: Quantization) -> Iterator[Skipped]:
+    found = {"int8": _float_operators, "int8-weights": _float_weights}.get(precision, lambda graph: iter(()))
+    for left in found(graph):
+        asked = left.layer in quantization.float_layers
+        yield Skipped(left.layer, left.reason.partition(":")[0] + f": {ASKED}") if asked else left
+
+
+def _float_weights(graph: Any) -> Iterator[Skipped]:
+    """Give the operators whose weights are not unpacked from int8."""
+    for operator in graph.get_ordered_ops():
+        kind = operator.get_type_name()
+        if kind in ACCUMULATES and operator.input_value(1).get_node().get_type_name() == "Constant":
+            yield Skipped(operator.get_friendly_name(), f"{kind.lower()}: NNCF left its weights in float")
 
 
 def _float_operators(graph: Any) -> Iterator[Skipped]:
