@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecv import nets
+from edgecv import keras_file, nets
 from edgecv.errors import ConfigError, MissingError, ModelError
-from edgecv.nets import imagenet
+from edgecv.nets import efficientnet, imagenet
 from edgecv.nets.efficientnet_lite import SCALES
-from edgecv.nets.layers import keras, round_channels
+from edgecv.nets.layers import Blocks, keras, round_channels
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "imagenet-val-650"
 PALACE = 698
@@ -80,10 +80,15 @@ def test_every_net_keeps_the_contract_of_its_layers(net, tf_keras):
     norms = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
     assert {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-3, 0.8)}
     plain = {"InputLayer", "Conv2D", "DepthwiseConv2D", "BatchNormalization", "ReLU", "Add"}
-    assert {type(layer).__name__ for layer in model.layers[:-3]} <= plain
+    squeezing = {"Activation", "GlobalAveragePooling2D", "Multiply", "Rescaling"}
+    squeezes = net.startswith("mobilenet_v3") or net == "efficientnet_b0"
+    assert {type(layer).__name__ for layer in model.layers[:-3]} <= plain | (squeezing if squeezes else set())
 
 
-@pytest.mark.parametrize("net", ["efficientnet_lite0", "mobilenet_v1", "mobilenet_v2", "separable_cnn"])
+@pytest.mark.parametrize(
+    "net",
+    ["efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "separable_cnn"],
+)
 def test_config_and_weights_rebuild_the_same_model(net, tf_keras):
     model = nets.build(net, size=32, classes=3)
     copy = tf_keras.Model.from_config(model.get_config())
@@ -103,12 +108,15 @@ def test_two_builds_have_the_same_names(tf_keras):
     [
         ("mobilenet_v1", 4_253_864, 569e6),
         ("mobilenet_v2", 3_538_984, 300e6),
+        ("mobilenet_v3_small", 2_554_968, 56e6),
+        ("mobilenet_v3_large", 5_507_432, 219e6),
+        ("efficientnet_b0", 5_330_564, 390e6),
     ],
 )
-def test_mobilenets_have_the_published_size(net, params, macs, tf_keras):
+def test_nets_have_the_published_size(net, params, macs, tf_keras):
     got = nets.profile(nets.build(net, size=224, classes=1000))
     assert got.params == params
-    assert got.macs == pytest.approx(macs, rel=0.01)
+    assert got.macs == pytest.approx(macs, rel=0.012)
 
 
 @pytest.mark.parametrize(("net", "millions"), [*zip(SCALES, (4.65, 5.42, 6.09, 8.20, 13.01), strict=True)])
@@ -125,11 +133,19 @@ def test_separable_cnn_is_well_under_half_a_million_parameters(tf_keras):
 
 
 @pytest.mark.parametrize(
-    ("net", "name", "width"), [("mobilenet_v1", "MobileNet", 0.25), ("mobilenet_v2", "MobileNetV2", 0.35)]
+    ("net", "name", "width"),
+    [
+        ("mobilenet_v1", "MobileNet", 0.25),
+        ("mobilenet_v2", "MobileNetV2", 0.35),
+        ("mobilenet_v3_small", "MobileNetV3Small", 1.0),
+        ("mobilenet_v3_small", "MobileNetV3Small", 0.75),
+        ("mobilenet_v3_large", "MobileNetV3Large", 0.75),
+    ],
 )
 def test_weights_of_keras_applications_give_the_same_answers(net, name, width, tf_keras):
+    pixels = {"include_preprocessing": False} if "V3" in name else {}
     source = getattr(tf_keras.applications, name)(
-        input_shape=(128, 128, 3), alpha=width, weights=None, classifier_activation=None
+        input_shape=(128, 128, 3), alpha=width, weights=None, classifier_activation=None, **pixels
     )
     random = np.random.default_rng(0)
     source.set_weights([random.uniform(0.5, 1.5, w.shape) * (w + 0.1) for w in source.get_weights()])
@@ -143,6 +159,66 @@ def test_weights_of_keras_applications_give_the_same_answers(net, name, width, t
 
 def _weighted(model):
     return [layer for layer in model.layers if layer.weights]
+
+
+@pytest.fixture(scope="module")
+def b0(tf_keras):
+    """EfficientNet-B0 of Keras Applications at 64 px with random weights, and ours with the same."""
+
+    def load(means, deviations):
+        source = tf_keras.applications.EfficientNetB0(
+            input_shape=(64, 64, 3), weights=None, classifier_activation=None, classes=10
+        )
+        random = np.random.default_rng(0)
+        # Kernels keep their signs: 80 layers of positive weights would give infinity.
+        vary = [(w if w.ndim > 1 else w + 0.1) * random.uniform(1.0, 2.0, w.shape) for w in source.get_weights()]
+        source.set_weights(vary)
+        normalisation = next(x for x in source.layers if type(x).__name__ == "Normalization")
+        normalisation.set_weights([np.array(means), np.array(deviations) ** 2, np.array(1)])
+        normalisation.finalize_state()
+        model = nets.build("efficientnet_b0", size=64, classes=10)
+        assert imagenet._copy_keras(source, _weighted(model), normalised=True) == len(source.weights) - 3
+        return source, model
+
+    return load
+
+
+def test_weights_of_efficientnet_b0_give_the_same_answers_to_pixels(b0, monkeypatch):
+    grey = (115.0 / 255,) * 3
+    monkeypatch.setattr(efficientnet, "IMAGENET_MEAN", grey)
+    source, model = b0(grey, efficientnet.IMAGENET_STD)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    expected, got = source(pixels).numpy(), logits(model, pixels, "efficientnet_b0")
+    assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max() > 0.0
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_colour_normalisation_of_efficientnet_b0_is_in_the_stem_but_for_its_last_row_and_column(b0, tf_keras):
+    source, model = b0(efficientnet.IMAGENET_MEAN, efficientnet.IMAGENET_STD)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    expected = tf_keras.Model(source.input, source.get_layer("stem_bn").output)(pixels).numpy()
+    stem = tf_keras.Model(model.input, model.get_layer("stem_bn").output)
+    mean, scale = nets.input_scaling("efficientnet_b0")
+    got = stem((pixels - mean) / scale).numpy()
+    np.testing.assert_allclose(got[:, :-1, :-1], expected[:, :-1, :-1], atol=1e-4 * np.abs(expected).max())
+    assert np.abs(got - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("net", ["mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0"])
+def test_a_net_with_squeeze_excite_comes_back_from_its_file(net, tmp_path, tf_keras):
+    model = nets.build(net, size=32, classes=3)
+    keras_file.save_model(model, tmp_path / "model.safetensors")
+    image = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(keras_file.load_model(tmp_path / "model.safetensors")(image), model(image))
+
+
+def test_hard_swish_is_that_of_the_paper(tf_keras):
+    layers = tf_keras.layers
+    x = layers.Input((1, 1, 41))
+    model = tf_keras.Model(x, Blocks(layers, 0.9).activate(x, "block", "hard_swish"))
+    values = np.linspace(-5, 5, 41, dtype=np.float32)
+    expected = values * np.clip(values + 3, 0, 6) / 6
+    np.testing.assert_allclose(model(values.reshape(1, 1, 1, -1)).numpy().ravel(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +264,8 @@ def test_profile_refuses_an_open_size(tf_keras):
 
 def test_input_scaling_is_that_of_the_weights():
     assert nets.input_scaling("efficientnet_lite1") == (127.0, 128.0)
-    assert nets.input_scaling("mobilenet_v2") == (127.5, 127.5)
+    assert nets.input_scaling("mobilenet_v2") == nets.input_scaling("mobilenet_v3_large") == (127.5, 127.5)
+    assert nets.input_scaling("efficientnet_b0") == (115.0, 58.0)
 
 
 @pytest.mark.parametrize("net", ["efficientnet_lite3", "efficientnet_lite4", "separable_cnn"])
@@ -214,12 +291,16 @@ def test_a_weights_file_with_another_digest_is_refused(tmp_path, monkeypatch):
         imagenet._weights_file(imagenet._Package("changed-model", "1.2", "00"))
 
 
-def test_without_internet_the_message_says_what_to_do(tmp_path, monkeypatch, capfd, tf_keras):
+@pytest.mark.parametrize(
+    ("net", "size", "width"),
+    [("mobilenet_v2", 96, 0.35), ("mobilenet_v3_small", 224, 0.75), ("efficientnet_b0", 224, 1.0)],
+)
+def test_without_internet_the_message_says_what_to_do(net, size, width, tmp_path, monkeypatch, capfd, tf_keras):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: refused at once
-    with pytest.raises(MissingError, match=r"mobilenet_v2, width 0\.35, 96 px") as error:
-        nets.load_imagenet(nets.build("mobilenet_v2", size=96, classes=2, width=0.35), "mobilenet_v2")
+    with pytest.raises(MissingError, match=rf"{net}, width {width}, {size} px") as error:
+        nets.load_imagenet(nets.build(net, size=96, classes=2, width=width), net)
     assert 'weights = "none"' in error.value.fix
     assert capfd.readouterr().out == ""
 

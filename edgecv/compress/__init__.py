@@ -1,5 +1,31 @@
 """Make a network smaller and faster: the steps that a variant may name, and what each does to a model."""
 
-from edgecv.compress.steps import STEPS, Known, Precision, check_calibration, lacking, precision_of
+from edgecv.compress.cluster import cluster, clusters
+from edgecv.compress.equalize import equalize
+from edgecv.compress.hold import hold
+from edgecv.compress.qat import quantize_aware, set_ranges, strip_ranges
+from edgecv.compress.slim import slim
+from edgecv.compress.sparse import check_sparsity, sparsify, sparsity, strip
+from edgecv.compress.steps import CALIBRATED, STEPS, Known, Precision, check_calibration, lacking, precision_of
 
-__all__ = ["STEPS", "Known", "Precision", "check_calibration", "lacking", "precision_of"]
+__all__ = [
+    "CALIBRATED",
+    "STEPS",
+    "Known",
+    "Precision",
+    "check_calibration",
+    "check_sparsity",
+    "cluster",
+    "clusters",
+    "equalize",
+    "hold",
+    "lacking",
+    "precision_of",
+    "quantize_aware",
+    "set_ranges",
+    "slim",
+    "sparsify",
+    "sparsity",
+    "strip",
+    "strip_ranges",
+]

@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from edgecv.errors import ConfigError
-from edgecv.nets import efficientnet_lite, mobilenet, separable
+from edgecv.nets import efficientnet, efficientnet_lite, mobilenet, mobilenet_v3, separable
 from edgecv.nets.layers import Blocks, keras
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ __all__ = ["build", "check_name", "names"]
 SCALABLE = {
     "mobilenet_v1": mobilenet.features_v1,
     "mobilenet_v2": mobilenet.features_v2,
+    "mobilenet_v3_small": mobilenet_v3.features_small,
+    "mobilenet_v3_large": mobilenet_v3.features_large,
     "separable_cnn": separable.features,
 }
 
@@ -27,7 +29,7 @@ def names() -> tuple[str, ...]:
     >>> names()[0]
     'efficientnet_lite0'
     """
-    return (*efficientnet_lite.SCALES, *SCALABLE)
+    return (*efficientnet_lite.SCALES, "efficientnet_b0", *SCALABLE)
 
 
 def check_name(net: str) -> None:
@@ -62,7 +64,7 @@ def build(
     The layer names depend on `net` alone. `width` multiplies the channels, rounded to multiples of 8.
 
     Raises:
-        ConfigError: an unknown network, or a width for an EfficientNet-Lite, whose scaling is part of its name.
+        ConfigError: an unknown network, or a width for an EfficientNet, whose scaling is part of its name.
     """
     check_name(net)
     if net not in SCALABLE and width != 1.0:
@@ -84,4 +86,6 @@ def build(
 def _features(net: str, image: Any, blocks: Blocks, width: float) -> Any:
     if net in SCALABLE:
         return SCALABLE[net](image, blocks, width)
-    return efficientnet_lite.features(image, blocks, efficientnet_lite.SCALES[net])
+    if net in efficientnet_lite.SCALES:
+        return efficientnet_lite.features(image, blocks, efficientnet_lite.SCALES[net])
+    return efficientnet.features(image, blocks)

