@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -154,6 +154,33 @@ def bench(
 
 
 @app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="a .tflite or OpenVINO .xml that edgecv built")],
+    against: Annotated[Path, typer.Option("--against", help="the model.safetensors that it was built of")],
+    recipe: Annotated[str | None, typer.Option("--recipe", help="take the test photographs of this recipe")] = None,
+    data: DataOpt = None,
+    images: Annotated[int, typer.Option("--images", min=2, help="photographs to compare on")] = 32,
+    json_: JsonOpt = False,
+) -> None:
+    """List a file's layers by the noise that each adds to the float network's, and name the first one apart."""
+    from edgecv.explain import explain_file, worst
+
+    found = explain_file(file, against, source=_source(recipe, data), images=images)
+    ranked = [one.to_json() for one in worst(found.layers)]
+    if json_:
+        about = {"file": str(file), "images": found.images, "verdict": found.verdict, "missing": found.missing}
+        print(json.dumps({**about, "note": found.note, "layers": ranked}, indent=1))
+        return
+    from edgecv.report import LAYER_COLUMNS, layer_cells
+
+    _list([LAYER_COLUMNS, *map(layer_cells, ranked)], as_json=False)
+    print(f"\n{found.verdict}")
+    if found.missing:
+        print(f"not found in the file: {', '.join(found.missing)}")
+    _tell(f"note: {found.note}; {found.images} photographs")
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="what a run left, such as runs/efficientnet_lite0")],
     markdown: Annotated[bool, typer.Option("--markdown", help="print the table as Markdown")] = False,
@@ -261,6 +288,21 @@ def _prepared(
         yield prepare(recipe, targets=targets or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
 
 
+def _source(recipe: str | None, photographs: str | None) -> Any:
+    """Say where photographs come from: a recipe's test split, or all of a folder's."""
+    from edgecv.config import locate
+    from edgecv.errors import UsageError
+    from edgecv.recipe import load_recipe
+
+    if recipe is None and photographs is None:
+        fix = "give --data FOLDER, or --recipe NAME for the recipe's own"
+        raise UsageError("there are no photographs to compare on", expected="--data or --recipe", fix=fix)
+    if recipe is None:
+        return photographs
+    spec = load_recipe(locate(recipe, "models")).data
+    return spec.model_copy(update={"source": photographs}) if photographs else spec
+
+
 def _listing(folder: str) -> list[Path]:
     from edgecv.config import listing
 
@@ -282,7 +324,7 @@ def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None, 
         print(f"\n{verdict(results, max_drop_pp=max_drop_pp)}")
 
 
-def _list(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def _list(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print rows of equal keys as JSON, or in columns; the last column takes what it needs."""
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -112,15 +112,18 @@ def ask(
     target: Target,
     files: tuple[Path, ...],
     *,
-    do: Literal["describe", "predict", "bench"],
+    do: Literal["describe", "predict", "bench", "graph", "trace"],
     images: Path | None = None,
     outputs: Path | None = None,
+    tensors: tuple[int, ...] = (),
+    outputs_bytes: int = 0,
     digests: tuple[str, ...] | None = None,
     patience: float = 1.0,
 ) -> dict[str, Any]:
     """Have a fresh worker process do one job on a model, and return its answer (see `worker`).
 
-    `images`: .npy of uint8 `(n, height, width, 3)`. `outputs`: where "predict" writes float32 `(n, classes)`.
+    `images`: .npy of uint8 `(n, height, width, 3)`. `outputs`: where "predict" writes float32 `(n, classes)`, or the
+    folder where "trace" writes what each of `tensors` held, `ID.npy`, `outputs_bytes` at most.
     `digests`: SHA-256s that the files must have; those they have now where it is left out. `patience`: how many times
     the target's timeout the job may take.
 
@@ -139,6 +142,8 @@ def ask(
             "do": do,
             "images": images and str(images.absolute()),
             "outputs": outputs and str(outputs.absolute()),
+            "tensors": tensors,
+            "outputs_bytes": outputs_bytes,
             "answer": str(answer),
         }
         path.write_text(json.dumps(job))

@@ -5,15 +5,18 @@ The same file is the local child process and what is copied to a board. The job 
     {"files": [["model.tflite", "<sha256>"], ...],   the first is opened; all are hashed before a runtime sees them
      "runtime": "litert" | "openvino" | "onnxruntime", "accelerator": "cpu", "threads": 1,
      "precision": "float32" | "default",              what float layers are asked to run in
-     "do": "describe" | "predict" | "bench",
+     "do": "describe" | "predict" | "bench" | "graph" | "trace",
      "images": "images.npy",                          uint8 (n, height, width, 3); null: seeded noise
-     "outputs": "outputs.npy",                        predict: float32 (n, ...) is written here
+     "outputs": "outputs.npy",                        predict: float32 (n, ...) is written here; trace: a folder
+     "tensors": [7, 9], "outputs_bytes": 500000000,   trace: which tensors, by "graph"'s ids, and the most to write
      "warmup_seconds": 0.3, "seconds": 1.0,           bench
      "memory_bytes": 8000000000,                      limit on the process's data
      "answer": "answer.json"}
 
 The answer is JSON too: what the model takes and gives, the precision that really ran, and for "bench" `init_ms` (load
 until ready), `first_ms` and `latencies_ms`. A latency is from pixels in this process's memory to the outputs in it.
+For "graph", `operators`: each one's kind, name, output's id and shape, the ids it reads, and the range that rounding
+gives its output. For both "graph" and "trace" LiteRT runs its built-in kernels, since XNNPACK hides what is inside.
 Exit code 0: answered. 3: refused, with the reason in the answer.
 """
 
@@ -42,10 +45,15 @@ class LiteRT:
 
     def __init__(self, path: str, job: dict[str, Any]) -> None:
         try:
-            from ai_edge_litert.interpreter import Interpreter
+            from ai_edge_litert import interpreter as litert
         except ImportError:
-            from tflite_runtime.interpreter import Interpreter
-        self.interpreter = Interpreter(model_path=path, num_threads=job["threads"])
+            from tflite_runtime import interpreter as litert
+        inside = {
+            "experimental_op_resolver_type": litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            "experimental_preserve_all_tensors": True,
+        }
+        looks_inside = job["do"] in ("graph", "trace")
+        self.interpreter = litert.Interpreter(path, num_threads=job["threads"], **(inside if looks_inside else {}))
         for detail in self.interpreter.get_input_details():
             shape = [1 if size == -1 else int(size) for size in detail["shape_signature"]]
             if shape != list(detail["shape"]):
@@ -55,6 +63,7 @@ class LiteRT:
         self.outputs = [self._spec(detail) for detail in self.interpreter.get_output_details()]
         self._input_ids = [detail["index"] for detail in self.interpreter.get_input_details()]
         self._output_ids = [detail["index"] for detail in self.interpreter.get_output_details()]
+        self._output_ids += job.get("tensors") or []
 
     @staticmethod
     def _spec(detail: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +87,19 @@ class LiteRT:
         heavy = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "CONV_3D"}
         return [self._operands(op) for op in self.interpreter._get_ops_details() if op["op_name"] in heavy]
 
+    def operators(self) -> list[dict[str, Any]]:
+        """What computes each tensor, in the order of execution."""
+        tensors = {detail["index"]: detail for detail in self.interpreter.get_tensor_details()}
+        found = []
+        for op in self.interpreter._get_ops_details():
+            spec, inputs = self._spec(tensors[op["outputs"][0]]), [int(i) for i in op["inputs"] if i >= 0]
+            if spec["scale"] and spec["dtype"].startswith("int"):
+                info, scale = np.iinfo(spec["dtype"]), spec["scale"]
+                ends = [[(end - spec["zero_point"]) * scale] for end in (info.min, info.max)]
+                spec.update(low=ends[0], high=ends[1], levels=info.max - info.min + 1)
+            found.append({**spec, "kind": op["op_name"], "id": int(op["outputs"][0]), "inputs": inputs})
+        return found
+
     @staticmethod
     def _operands(op: dict[str, Any]) -> str:
         activation, weight = (np.dtype(kind).name for kind in op["operand_types"][:2])
@@ -96,6 +118,9 @@ class OpenVINO:
         model = core.read_model(path)
         if model.is_dynamic():
             model.reshape({port: _batch_of_one(port.partial_shape) for port in model.inputs})
+        self._operators = model.get_ordered_ops()
+        if job.get("tensors"):
+            model.add_outputs([self._operators[index].output(0) for index in job["tensors"]])
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -135,6 +160,28 @@ class OpenVINO:
                 precision = info["primitiveType"].astype(str).rpartition("_")[2].lower()
                 found.append(names.get(precision, precision))
         return found
+
+    def operators(self) -> list[dict[str, Any]]:
+        """What computes each tensor, in an order of execution; an id counts in it."""
+        ids = {node.get_friendly_name(): index for index, node in enumerate(self._operators)}
+        found = []
+        for index, node in enumerate(self._operators):
+            if node.get_output_size():
+                inputs = [ids[value.get_node().get_friendly_name()] for value in node.input_values()]
+                shape = [dim.get_length() if dim.is_static else -1 for dim in node.get_output_partial_shape(0)]
+                spec = {"kind": node.get_type_name(), "name": node.get_friendly_name(), "id": index}
+                found.append({**spec, "inputs": inputs, "shape": shape, "dtype": "float32", **self._range(node)})
+        return found
+
+    @staticmethod
+    def _range(node: Any) -> dict[str, Any]:
+        if node.get_type_name() != "FakeQuantize":
+            return {}
+        ends = [value.get_node() for value in node.input_values()[3:]]
+        if any(end.get_type_name() != "Constant" for end in ends):
+            return {}
+        low, high = (np.array(end.data, np.float64).ravel().tolist() for end in ends)
+        return {"low": low, "high": high, "levels": node.get_attributes()["levels"]}
 
 
 class ONNXRuntime:
@@ -234,14 +281,34 @@ def make_inputs(specs: list[dict[str, Any]], image: Any) -> list[Any]:
     return arrays
 
 
-def predict(model: Any, images: Any, outputs: str) -> None:
-    """Run every image through a model that takes one uint8 image, and save its first output as float32."""
+def run_images(model: Any, images: Any) -> Any:
+    """Give the outputs for each image in turn, of a model that takes one uint8 image."""
     spec = model.inputs[0]
     if len(model.inputs) != 1 or spec["dtype"] != "uint8" or spec["shape"] != [1, *images.shape[1:]]:
         raise Refused(f"takes {spec['dtype']} {spec['shape']}, not one uint8 image of {[1, *images.shape[1:]]}")
+    for image in images:
+        yield model.invoke([np.ascontiguousarray(image[None])])
+
+
+def trace(model: Any, images: Any, job: dict[str, Any]) -> None:
+    """Save what each of the `tensors` holds for every image, (n, ...) in the file's own type, as OUTPUTS/ID.npy."""
+    kept: list[Any] = []
+    for number, outputs in enumerate(run_images(model, images)):
+        values = [value[0] for value in outputs[-len(job["tensors"]) :]]
+        if (size := len(images) * sum(value.nbytes for value in values)) > job["outputs_bytes"]:
+            raise Refused(f"the tensors take {size} bytes, over the {job['outputs_bytes']} allowed")
+        for index, value in zip(job["tensors"], values) if not kept else ():
+            path, shape = os.path.join(job["outputs"], f"{index}.npy"), (len(images), *value.shape)
+            kept.append(np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape))
+        for array, value in zip(kept, values):
+            array[number] = value
+
+
+def predict(model: Any, images: Any, outputs: str) -> None:
+    """Save the first output for every image as float32."""
     results = None
-    for number, image in enumerate(images):
-        output = model.invoke([np.ascontiguousarray(image[None])])[0][0]
+    for number, (first, *_) in enumerate(run_images(model, images)):
+        output = first[0]
         if results is None:
             results = np.empty((len(images), *output.shape), np.float32)
         results[number] = output
@@ -318,6 +385,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     answer = {"init_ms": (time.perf_counter_ns() - begin) / 1e6, "inputs": model.inputs, "outputs": model.outputs}
     if job["do"] == "predict":
         predict(model, images, job["outputs"])
+    elif job["do"] == "trace":
+        trace(model, images, job)
+    elif job["do"] == "graph":
+        answer["operators"] = model.operators()
     else:
         inputs = make_inputs(model.inputs, None if images is None else np.asarray(images[0]))
         if job["do"] == "bench":
@@ -325,7 +396,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         else:
             model.invoke(inputs)
     answer["peak_rss_bytes"] = peak_rss_bytes()
-    if job["do"] != "bench":
+    if job["do"] in ("describe", "predict"):
         answer["executed_precision"] = summarise(model.executed())
     return answer
 

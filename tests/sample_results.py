@@ -7,9 +7,11 @@ import json
 import random
 from typing import Any
 
+import numpy as np
+
 from edgecv.results import Results
 
-__all__ = ["sample", "sample_measurements"]
+__all__ = ["sample", "sample_causes", "sample_measurements"]
 
 # variant, target, ran in, MB, accuracy, drop, drop interval, changed, p50, ratio, interval, answer, peak MB, status
 _ROWS: list[tuple[Any, ...]] = [
@@ -116,3 +118,35 @@ def sample_measurements() -> dict[str, Any]:
                 )  # fmt: skip
             rows.append({"variant": variant, "target": target, "processes": processes})
     return {"rows": rows}
+
+
+def sample_causes() -> dict[str, Any]:
+    """What measurements.json holds of the int8 versions' layers, of the classes, and of changed answers."""
+    from edgecv.causes import thumbnail
+
+    shades = np.linspace(0, 255, 80 * 80 * 3).reshape(80, 80, 3).astype(np.uint8)
+    photograph = {"image": thumbnail(shades), "label": "functional", "float": "functional", "version": "defective"}
+    layer = {
+        "parts": ["block5_expand_conv"], "snr_db": 17.2, "inherited_snr_db": 24.0, "channel_snr_db": 28.4,
+        "float_range": [0.0, 6.0], "overshoot": 0.0, "quantised": [0.0, 4.31], "scale": 0.0169, "zero_point": -128,
+        "saturation": 0.0134, "beyond": 0.0121, "channels": 240, "dead": 3, "dead_float": 1,
+    }  # fmt: skip
+    layers = [{**layer, "layer": f"block{number}_expand_relu", "own_snr_db": 18.0 + number} for number in range(10)]
+    versions = [{"variant": fields[0], "target": fields[1]} for fields in _ROWS if fields[4]]
+    return {
+        "classes": {
+            "names": ["defective", "functional"],
+            "photographs": [336, 452],
+            "float": [280, 424],
+            "versions": [{**one, "hits": [278 - place, 421 - place]} for place, one in enumerate(versions)],
+        },
+        "layers": [
+            {**one, "verdict": "block0_expand_relu is the first layer apart", "layers": layers, "note": "values inside"}
+            for one in versions
+            if one["variant"] == "int8"
+        ],
+        "changed": [
+            {**one, "count": 7 * place, "shown": [photograph] * min(7 * place, 12)}
+            for place, one in enumerate(versions)
+        ],
+    }

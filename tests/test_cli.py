@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -26,7 +27,19 @@ def edgecv(*arguments, **env):
 
 def test_help_lists_every_command():
     out = edgecv("--help").stdout
-    for command in ("run", "train", "export", "verify", "bench", "report", "models", "targets", "doctor", "store"):
+    for command in (
+        "run",
+        "train",
+        "export",
+        "verify",
+        "bench",
+        "explain",
+        "report",
+        "models",
+        "targets",
+        "doctor",
+        "store",
+    ):
         assert re.search(rf"^ +{command} ", out, re.MULTILINE), command
 
 
@@ -50,6 +63,12 @@ def test_a_wrong_key_is_refused_with_the_nearest_name(tmp_path):
         (["bench", "missing.tflite"], 2, "there is no file missing.tflite"),
         (["bench", "model.h5"], 2, "it can carry code"),
         (["report", "no-such-run"], 2, "run `edgecv run` first"),
+        (["explain", DATA / "tiny.tflite"], 2, "Missing option '--against'"),
+        (["explain", DATA / "tiny.tflite", "--against", "m.safetensors"], 2, "give --data FOLDER"),
+        (["explain", DATA / "tiny.tflite", "--against", "m.safetensors", "--recipe", "no"], 2, "there is no no in"),
+        (["explain", "missing.tflite", "--against", "m.safetensors", "--data", "."], 2, "there is no file missing"),
+        (["explain", "model.h5", "--against", "m.safetensors", "--data", "."], 2, "it can carry code"),
+        (["explain", DATA / "tiny.tflite", "--against", "m.safetensors", "--data", "."], 2, "can't read m.safetensors"),
         (["run"], 2, "Missing argument"),
         (["frobnicate"], 2, "No such command"),
         (["bench", DATA / "tiny.tflite", "--threads", "0"], 2, "greater than or equal to 1"),
@@ -82,6 +101,31 @@ def test_bench_as_json_is_a_results_file_and_loads_no_tensorflow():
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert json.loads(child.stdout)["rows"][0]["latency_ms"]["processes"] == 5
     assert child.stderr.splitlines()[-1] == "[]"
+
+
+def test_explain_prints_layers_and_verdict_on_stdout_and_the_note_on_stderr(tmp_path):
+    from PIL import Image
+
+    from edgecv import keras_file
+    from tests.make_tiny import tiny
+
+    for number in range(6):
+        path = tmp_path / "photographs" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    keras_file.save_model(tiny(), tmp_path / "model.safetensors")
+    arguments = ("--against", tmp_path / "model.safetensors", "--data", tmp_path / "photographs")
+    child = edgecv("explain", DATA / "tiny-int8.tflite", *arguments)
+    assert child.returncode == 0, child.stderr
+    assert re.search(r"^layer +own dB", child.stdout)
+    assert "no layer stands apart" in child.stdout
+    assert "note: values inside are those of LiteRT's built-in kernels" in child.stderr
+    found = json.loads(edgecv("explain", DATA / "tiny-int8.tflite", *arguments, "--images", 4, "--json").stdout)
+    assert found["images"] == 4
+    assert {one["layer"] for one in found["layers"]} == {"relu", "depthwise", "pool", "logits"}
+    wrong = edgecv("explain", DATA / "tiny-int8.tflite", *arguments[:3], tmp_path / "nothing")
+    assert (wrong.returncode, "no photographs at" in wrong.stderr) == (2, True)
 
 
 def test_a_file_that_fails_ends_with_exit_code_1(tmp_path):

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
+from edgecv.causes import thumbnail
 from edgecv.report import render_html, render_markdown, render_table, table, verdict
 from edgecv.report.cells import figure
 from edgecv.report.labels import Box, place
 from edgecv.report.plots import thin
 from edgecv.results import Results, Row
-from tests.sample_results import sample, sample_measurements
+from tests.sample_results import sample, sample_causes, sample_measurements
 
 COMMAND = "edgecv run models/efficientnet_lite0.toml"
 
@@ -217,10 +220,65 @@ def test_the_page_has_its_parts_in_order() -> None:
 
 
 def test_the_page_loads_nothing() -> None:
-    tags = Page(page(sample(), sample_measurements())).tags
-    assert not {"script", "img", "iframe", "object", "base"} & {tag for tag, _ in tags}
-    links = [attrs.get(key) for _, attrs in tags for key in ("src", "href", "srcset", "action") if key in attrs]
-    assert links == ["data:,"]
+    tags = Page(page(sample(), {**sample_measurements(), **sample_causes()})).tags
+    assert not {"script", "iframe", "object", "base"} & {tag for tag, _ in tags}
+    links = [attrs.get(key) or "" for _, attrs in tags for key in ("src", "href", "srcset", "action") if key in attrs]
+    assert {link[:5] for link in links} == {"data:"}
+
+
+def test_an_image_that_is_not_in_the_page_itself_is_left_out() -> None:
+    found = sample_causes()
+    good = found["changed"][1]["shown"][0]
+    bad = [{**good, "image": one} for one in ("https://example.org/a.jpg", "data:text/html,x", good["image"] * 9)]
+    found["changed"] = [{**found["changed"][1], "shown": [*bad, good]}]
+    images = [attrs["src"] for tag, attrs in Page(page(sample(), found)).tags if tag == "img"]
+    assert images == [good["image"]]
+
+
+def test_the_causes_stand_between_the_figures_and_what_was_left_in_float() -> None:
+    text = page(sample(), {**sample_measurements(), **sample_causes()})
+    parts = ["All figures", "Layer by layer", "Accuracy by class", "Changed answers", "Left in float"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert not any(part in page(sample(), sample_measurements()) for part in parts[1:4])
+
+
+def test_the_worst_layers_stand_with_their_figures() -> None:
+    words = "".join(Page(page(sample(), sample_causes())).words)
+    assert "int8 on linux-litert: block0_expand_relu is the first layer apart" in words
+    for text in ("block9_expand_relu", "0 to 4.31", "0.0169 (-128)", "1.3", "3 of 240, in float 1"):
+        assert text in words
+
+
+def test_accuracy_by_class_has_a_column_for_each_version() -> None:
+    found = sample_causes()
+    words = Page(page(sample(), found)).words
+    assert "83.3" in words
+    assert "82.7" in words
+    assert sum("linux-openvino" in word and "\n" in word for word in words) == 3
+
+
+def test_of_many_classes_those_that_lost_most_are_shown() -> None:
+    found = sample_causes()
+    count = 100
+    hits = [40 - (place == 77) * 30 for place in range(count)]
+    version = {"variant": "int8", "target": "linux-litert", "hits": hits}
+    found["classes"] = {
+        "names": [f"class-{place}" for place in range(count)],
+        "photographs": [50] * count,
+        "float": [40] * count,
+        "versions": [version],
+    }
+    text = page(sample(), found)
+    assert "The 20 classes that lost most are shown, of 100." in text
+    assert text.index("class-77<") < text.index("class-0<")
+    assert "class-99<" not in text
+
+
+def test_versions_without_another_answer_are_named_in_one_line() -> None:
+    text = page(sample(), sample_causes())
+    assert "No answer changed: float32 on linux-litert." in text
+    assert "42 photographs, 12 shown" in text
 
 
 def test_text_from_outside_is_escaped_everywhere() -> None:
@@ -235,7 +293,10 @@ def test_text_from_outside_is_escaped_everywhere() -> None:
         edgecv=attack,
     )
     rows = [{**row, "variant": attack, "target": attack} for row in sample_measurements()["rows"][:1]]
-    text = render_html(results, {"rows": rows}, command=attack, max_drop_pp=2.0)
+    causes = json.loads(json.dumps(sample_causes()).replace("int8", json.dumps(attack)[1:-1]))
+    causes["classes"]["names"] = [attack, attack]
+    causes["changed"][1]["shown"] = [{**causes["changed"][1]["shown"][0], "label": attack, "version": attack}]
+    text = render_html(results, {"rows": rows, **causes}, command=attack, max_drop_pp=2.0)
     assert "<script" not in text
     assert attack in "".join(Page(text).words)
 
@@ -280,7 +341,12 @@ def test_ten_targets_of_many_processes_stay_under_the_limit_of_size() -> None:
         latencies = [1 + (37 * one % 997) / 9 for one in range(900)]
         processes = [{"latencies_ms": latencies} for _ in range(60)]
         raw.append({"variant": row.variant, "target": f"target-{number}", "processes": processes})
-    text = page(edited(sample(), rows=tuple(rows)), {"rows": raw})
+    noise = thumbnail(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    causes = sample_causes()
+    shown = [{**one, "image": noise} for one in causes["changed"][-1]["shown"]]
+    for key, more in (("layers", {}), ("changed", {"shown": shown})):
+        causes[key] = [{**causes[key][-1], **more, "variant": row.variant, "target": row.target} for row in rows]
+    text = page(edited(sample(), rows=tuple(rows)), {"rows": raw, **causes})
     assert len(text.encode()) < 1_500_000
     assert "The first 24 processes of each version are shown." in text
     assert "Thinned to 62 samples a process" in text

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgecv.report import render_html
-from tests.sample_results import sample, sample_measurements
+from tests.sample_results import sample, sample_causes, sample_measurements
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -37,9 +37,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(
-        render_html(sample(), sample_measurements(), command="edgecv run", max_drop_pp=2.0), encoding="utf-8"
-    )
+    measurements = {**sample_measurements(), **sample_causes()}
+    path.write_text(render_html(sample(), measurements, command="edgecv run", max_drop_pp=2.0), encoding="utf-8")
     return path
 
 
@@ -61,7 +60,7 @@ def opened(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterat
 def test_the_browser_has_nothing_to_complain_of_and_asks_for_nothing_else(opened: Any, report: Path) -> None:
     _, complaints, requests = opened
     assert complaints == []
-    assert [url for url in requests if url != "data:,"] == [report.as_uri()]
+    assert [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
 
 
 def test_the_page_does_not_scroll_sideways(opened: Any) -> None:
@@ -101,3 +100,12 @@ def test_text_stands_out_from_its_background(opened: Any) -> None:
         return (pair[0] + 0.05) / (pair[1] + 0.05) })
     }""")
     assert min(ratios) >= 4.5
+
+
+def test_photographs_with_another_answer_are_shown_at_their_size(opened: Any) -> None:
+    page, _, _ = opened
+    first = page.locator("#changed ~ details").first
+    assert first.locator("img").count() == 7
+    assert all(one.evaluate("e => e.complete && e.naturalWidth") == 64 for one in first.locator("img").all())
+    boxes = [one.bounding_box() for one in first.locator("li").all()]
+    assert all(box["x"] + box["width"] <= page.viewport_size["width"] for box in boxes)

@@ -1,4 +1,5 @@
 import contextlib
+import math
 import shutil
 
 import numpy as np
@@ -146,6 +147,56 @@ def test_images_of_another_size_are_refused(tiny, tmp_path):
     with pytest.raises(DeviceError) as caught:
         ask(target("litert"), (tiny,), do="predict", images=path, outputs=tmp_path / "out.npy")
     assert "takes uint8 [1, 16, 16, 3]" in caught.value.got
+
+
+@pytest.mark.parametrize("runtime", FILES)
+def test_the_inside_of_a_model_is_listed_in_the_order_of_execution(runtime):
+    operators = ask(target(runtime), model_files(DATA / FILES[runtime]), do="graph")["operators"]
+    places = {one["id"]: place for place, one in enumerate(operators)}
+    assert all(places.get(source, -1) < places[one["id"]] for one in operators for source in one["inputs"])
+    convolution = next(one for one in operators if one["kind"] in ("CONV_2D", "Convolution"))
+    assert math.prod(convolution["shape"]) == 8 * 8 * 8
+    assert "conv" in convolution["name"]
+
+
+def test_the_range_of_a_rounded_tensor_is_listed():
+    operators = ask(target("litert"), (DATA / "tiny-int8.tflite",), do="graph")["operators"]
+    one = next(one for one in operators if one["kind"] == "CONV_2D")
+    assert (one["dtype"], one["levels"]) == ("int8", 256)
+    assert one["high"][0] - one["low"][0] == pytest.approx(255 * one["scale"])
+    assert one["low"] == [(-128 - one["zero_point"]) * one["scale"]]
+
+
+@pytest.mark.parametrize("runtime", FILES)
+def test_what_stands_inside_leads_to_the_models_own_output(runtime, images, tmp_path):
+    files = model_files(DATA / FILES[runtime])
+    operators = ask(target(runtime), files, do="graph")["operators"]
+    logits = next(one["inputs"][0] for one in operators if one["kind"].lower() == "softmax")
+    ask(target(runtime), files, do="trace", images=images, outputs=tmp_path, tensors=(logits,), outputs_bytes=10_000)
+    found = np.load(tmp_path / f"{logits}.npy")
+    ask(target(runtime), files, do="predict", images=images, outputs=tmp_path / "out.npy")
+    assert found.shape == (20, 3)
+    shares = np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, np.load(tmp_path / "out.npy"), atol=1e-5)
+
+
+def test_an_int8_tensor_is_stored_as_the_file_has_it(images, tmp_path):
+    files = (DATA / "tiny-int8.tflite",)
+    operators = ask(target("litert"), files, do="graph")["operators"]
+    first = next(one["id"] for one in operators if one["kind"] == "CONV_2D")
+    ask(target("litert"), files, do="trace", images=images, outputs=tmp_path, tensors=(first,), outputs_bytes=10**6)
+    found = np.load(tmp_path / f"{first}.npy")
+    assert (found.dtype, found.shape) == (np.int8, (20, 8, 8, 8))
+    assert len(np.unique(found)) > 20
+
+
+def test_tensors_over_the_limit_of_the_disk_are_refused(tiny, images, tmp_path):
+    operators = ask(target("litert"), (tiny,), do="graph")["operators"]
+    ids = tuple(one["id"] for one in operators[:2])
+    with pytest.raises(DeviceError) as caught:
+        ask(target("litert"), (tiny,), do="trace", images=images, outputs=tmp_path, tensors=ids, outputs_bytes=1000)
+    assert "over the 1000 allowed" in caught.value.got
+    assert list(tmp_path.glob("[0-9]*.npy")) == []
 
 
 def test_a_runtime_that_is_not_installed_is_an_error_with_the_command(monkeypatch):

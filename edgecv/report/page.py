@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgecv.report import causes
 from edgecv.report.cells import baselines, by_target, cells, clean, decimal, metric_title, name, notes, status_word
 from edgecv.report.plots import Axes, Point, Strip, axes_for, pareto, strips, thin
 from edgecv.report.verdicts import verdict
@@ -40,8 +41,8 @@ def render_html(results: Results, measurements: Mapping[str, Any], *, command: s
 
     Args:
         results: the run.
-        measurements: the raw samples, as measurements.json holds them; without them the page says so in the plot's
-            place.
+        measurements: the raw samples and the causes, as measurements.json holds them; without samples the page says so
+            in the plot's place, without causes their sections are left out.
         command: what reproduces the run.
         max_drop_pp: the limit in percentage points below the float model, drawn as a line.
     """
@@ -69,6 +70,10 @@ def render_html(results: Results, measurements: Mapping[str, Any], *, command: s
         columns=_columns(results),
         text_columns=_TEXT_COLUMNS,
         notes=notes(results),
+        layers=causes.layers(measurements),
+        layer_columns=causes.LAYER_COLUMNS,
+        classes=causes.classes(measurements),
+        changed=causes.changed(measurements),
         skipped=[(name(row), row.skipped) for row in results.rows if row.skipped],
         host=[(key, value) for key, value in _facts(results.host) if key != "warnings"],
         warnings=[clean(str(one)) for one in _listed(results.host.get("warnings"))],
