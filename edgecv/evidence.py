@@ -7,34 +7,86 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgecv import compress, host, runtimes
-from edgecv.artifact import artifact_of
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv import compress, runtimes
+from edgecv.answers import answers, measured_with
+from edgecv.artifact import Artifact, artifact_of
 from edgecv.errors import DeviceError, MissingError
 from edgecv.measure import Measurement, Process, Subject, add, measure_round
 from edgecv.metadata import read_metadata
-from edgecv.rows import Entry
-from edgecv.stages import OUTPUTS, Stages, tools
+from edgecv.repair import describe, repair
+from edgecv.rows import Entry, Network
+from edgecv.stages import Stages
 from edgecv.store import Step
 from edgecv.target import Target
 from edgecv.verify import verify
 
-__all__ = ["measured", "verified", "verified_file"]
+__all__ = ["Made", "made", "measured", "verified", "verified_file"]
 
-# A process that runs this many images may take the target's whole timeout.
-IMAGES_A_TIMEOUT = 300
+Array = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A variant's file for a target, the Keras steps behind it, and the name under which it is placed."""
+
+    artifact: Artifact
+    steps: tuple[str, ...]
+    network: Network
+    name: str
+
+
+def made(stages: Stages, target: Target, variant: str) -> Made:
+    """Build one variant for a target, and mend it where it asks for that.
+
+    Raises:
+        MissingError: a package that builds or runs it is not installed.
+        DeviceError: it is to be mended, and the runtime does not run it.
+    """
+    runtimes.require(target.runtime)
+    if "repair" in stages.recipe.variants[variant]:
+        return _repaired(stages, target, variant)
+    steps, format = stages.shaping(variant), runtimes.RUNTIMES[target.runtime].format
+    artifact = stages.exported(variant, format, granularity=target.granularity)
+    own = target.granularity == "tensor" and artifact.precision in compress.CALIBRATED
+    return Made(artifact, steps, _network(stages, steps), f"{variant}-per-tensor" if own else variant)
+
+
+def _repaired(stages: Stages, target: Target, variant: str) -> Made:
+    """Mend a variant; each trial is an entry of its history."""
+    found = repair(stages, target, variant)
+    steps = found.best.version.steps
+    network = _network(stages, steps)
+    history = [
+        {
+            "step": f"repair: {trial.remedy}",
+            "seconds": trial.seconds,
+            "accuracy": (found.trials[0].accuracy, trial.accuracy),
+            "params": network.params,
+            "macs": network.macs,
+            "note": describe(trial) + (" (kept)" if trial == found.best else ""),
+        }
+        for trial in found.trials
+    ]
+    network = dataclasses.replace(network, history=(*network.history, *history))
+    return Made(found.artifact, steps, network, f"{variant}-{target.name}")
 
 
 def verified(stages: Stages, target: Target, variant: str) -> Entry:
     """Build one variant, and judge it on a target."""
     entry = Entry(variant=variant, precision=compress.precision_of(stages.recipe.variants[variant]))
     try:
-        runtimes.require(target.runtime)
-        artifact = stages.exported(variant, runtimes.RUNTIMES[target.runtime].format)
+        found = made(stages, target, variant)
     except MissingError as error:
         return dataclasses.replace(entry, problem=f"not available: {error.fix}")
-    files = stages.place(artifact, variant)
+    except DeviceError as error:
+        return dataclasses.replace(entry, problem=f"fail: {error.what}: {error.got}")
+    files = stages.place(found.artifact, found.name)
     path = PurePosixPath(files[0].relative_to(stages.out).as_posix())
-    return _judged(stages, dataclasses.replace(entry, artifact=artifact, path=path), files, target)
+    entry = dataclasses.replace(entry, artifact=found.artifact, path=path, network=found.network)
+    return _judged(stages, entry, files, target, own=stages.outputs(found.steps))
 
 
 def verified_file(stages: Stages, target: Target, path: Path) -> Entry:
@@ -42,13 +94,14 @@ def verified_file(stages: Stages, target: Target, path: Path) -> Entry:
     runtimes.require(target.runtime)
     files = runtimes.model_files(path)
     entry = Entry(variant=path.name, precision="-", artifact=artifact_of(files), path=PurePosixPath(path.as_posix()))
-    return _judged(stages, entry, files, target)
+    entry = dataclasses.replace(entry, network=_network(stages, ()))
+    return _judged(stages, entry, files, target, own=stages.reference)
 
 
 def measured(stages: Stages, entries: Mapping[str, Entry], target: Target) -> dict[str, Measurement]:
     """Measure the variants' files in interleaved rounds, each a step: a killed bench goes on at its round."""
     found = {name: Measurement(name, ()) for name in entries}
-    subjects = {name: Subject(_placed(stages, entry), target) for name, entry in entries.items()}
+    subjects = {name: Subject(_files(stages, entry), target) for name, entry in entries.items()}
     total = target.measure.processes
     with stages.store.lock(f"device-{target.transport}"):
         for number in range(total):
@@ -59,43 +112,31 @@ def measured(stages: Stages, entries: Mapping[str, Entry], target: Target) -> di
     return found
 
 
-def _judged(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target) -> Entry:
+def _network(stages: Stages, steps: tuple[str, ...]) -> Network:
+    value = stages.shaped(steps).value
+    return Network(value["params"], value["macs"], tuple(value["history"]))
+
+
+def _judged(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target, *, own: Array) -> Entry:
     """Add the verdict and the precision that ran, or the problem."""
     try:
-        return dataclasses.replace(entry, **_judgement(stages, entry, files, target))
+        return dataclasses.replace(entry, **_judgement(stages, entry, files, target, own=own))
     except DeviceError as error:
         return dataclasses.replace(entry, problem=f"fail: {error.what}: {error.got}")
 
 
-def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target) -> dict[str, Any]:
+def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target, *, own: Array) -> dict[str, Any]:
     """Run the test split through the files, and compare with the float Keras model."""
     labels = (read_metadata(files[0]) or {}).get("labels")
     if labels is not None and labels != list(stages.classes):
         return {"problem": f"fail: the labels in {files[0].name} are not the data's {len(stages.classes)}, in order"}
     assert entry.artifact is not None
-    images, digests = stages.images_path("test"), tuple(digest for _, digest in entry.artifact.files)
-
-    def work(folder: Path) -> Any:
-        stages.listener.progress(0, 1, f"running {entry.variant} on {target.name} over the test photographs")
-        answer = runtimes.ask(
-            target,
-            files,
-            do="predict",
-            images=images,
-            outputs=folder / OUTPUTS,
-            digests=digests,
-            patience=max(1.0, len(stages.labels("test")) / IMAGES_A_TIMEOUT),
-        )
-        return {"executed_precision": answer["executed_precision"]}
-
-    settings = target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
-    step = Step("predict", settings, (*digests, stages.loaded.files["test_images.npy"]), _measured_with(target))
-    done = stages.do(step, work, label=f"{entry.variant} verified on {target.name}")
-    executed = done.value["executed_precision"]
+    found, executed = answers(stages, target, entry.artifact, files, label=f"{entry.variant} verified on {target.name}")
     verdict = verify(
-        stages.array(done),
+        found,
         stages.reference,
         stages.labels("test"),
+        own=own,
         precision=entry.precision,
         executed_precision=executed,
         max_drop_pp=stages.recipe.limits.max_drop_pp,
@@ -126,7 +167,7 @@ def _round(
     inputs = tuple(artifact.digest for name in sorted(subjects) if (artifact := entries[name].artifact))
     try:
         done = stages.do(
-            Step(f"round-{number + 1}", params, inputs, _measured_with(target)),
+            Step(f"round-{number + 1}", params, inputs, measured_with(target)),
             work,
             label=f"round {number + 1} on {target.name}",
         )
@@ -138,14 +179,8 @@ def _round(
     }
 
 
-def _placed(stages: Stages, entry: Entry) -> tuple[Path, ...]:
+def _files(stages: Stages, entry: Entry) -> tuple[Path, ...]:
     """Where `Stages.place` put an entry's files."""
     assert entry.path is not None
     assert entry.artifact is not None
     return tuple(stages.out / entry.path.with_suffix(PurePosixPath(name).suffix) for name, _ in entry.artifact.files)
-
-
-def _measured_with(target: Target) -> dict[str, str]:
-    """What a measurement or an accuracy holds for: this runtime's version, on a machine like this one."""
-    runtime = runtimes.RUNTIMES[target.runtime]
-    return {**tools(runtime.package, "numpy", code=("worker",)), "machine": host.fingerprint()}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
+from edgecv.causes import causes
 from edgecv.config import VERSION, locate
 from edgecv.errors import ConfigError
-from edgecv.evidence import measured, verified, verified_file
+from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
 from edgecv.measure import Measurement
 from edgecv.nets.build import check_name
@@ -68,9 +69,9 @@ def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, c
     devices = tuple(measure.quick(target) for target in targets) if quick else tuple(targets)
     with stages.store.in_use():
         warnings = host.warnings()
-        rows, raw = _evidence(stages, devices)
+        rows, raw, entries = _evidence(stages, devices)
         results = _results(stages, rows, warnings=[*warnings, *_spreads(raw)])
-        _write(stages, results, raw, command=command)
+        _write(stages, results, {"rows": raw, **causes(stages, entries)}, command=command)
         stages.store.keep(stages.out, stages.keys)
     return results
 
@@ -82,8 +83,8 @@ def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifac
         stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
         for target in targets:
             for variant in _variants(stages, target):
-                artifact = stages.exported(variant, runtimes.RUNTIMES[target.runtime].format)
-                found[stages.place(artifact, variant)[0]] = artifact
+                built = made(stages, target, variant)
+                found[stages.place(built.artifact, built.name)[0]] = built.artifact
     return list(found.items())
 
 
@@ -151,29 +152,32 @@ def prepare(
     return Stages(recipe, out=folder, store=Store(store or default_root()), listener=listener), found
 
 
-def _evidence(stages: Stages, targets: Sequence[Target], *, timed: bool = True) -> tuple[tuple[Row, ...], Raw]:
-    """Verify and, if `timed`, measure every variant on each target; return the rows, and the raw measurements."""
+def _evidence(
+    stages: Stages, targets: Sequence[Target], *, timed: bool = True
+) -> tuple[tuple[Row, ...], Raw, list[tuple[Target, Entry]]]:
+    """Verify and, if `timed`, measure every variant on each target; return rows, raw measurements and the entries."""
     stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
     rows: list[Row] = []
     raw: Raw = []
+    judged: list[tuple[Target, Entry]] = []
     for target in targets:
         entries = tuple(verified(stages, target, variant) for variant in _variants(stages, target))
         sound = {entry.variant: entry for entry in entries if entry.artifact and not entry.problem}
         measurements = measured(stages, sound, target) if sound and timed else {}
         entries = tuple(dataclasses.replace(entry, measurement=measurements.get(entry.variant)) for entry in entries)
+        judged += [(target, entry) for entry in entries]
         rows += _rows(stages, target, entries, baseline=measurements.get(BASELINE))
         raw += [
             {"variant": name, "target": target.name, "processes": [dataclasses.asdict(one) for one in found.processes]}
             for name, found in measurements.items()
         ]
-    return tuple(rows), raw
+    return tuple(rows), raw, judged
 
 
 def _rows(
     stages: Stages, target: Target, entries: tuple[Entry, ...], *, baseline: Measurement | None = None
 ) -> tuple[Row, ...]:
-    params, macs = stages.trained.value["params"], stages.trained.value["macs"]
-    return make_rows(entries, model=stages.recipe.name, target=target, baseline=baseline, params=params, macs=macs)
+    return make_rows(entries, model=stages.recipe.name, target=target, baseline=baseline)
 
 
 def _variants(stages: Stages, target: Target) -> list[str]:
@@ -187,9 +191,9 @@ def _variants(stages: Stages, target: Target) -> list[str]:
     return found
 
 
-def _write(stages: Stages, results: Results, raw: Raw, *, command: str) -> None:
-    """Write results.json, and beside it what the report needs more: raw measurements, the limit and the command."""
-    beside = {"command": command, "max_drop_pp": stages.recipe.limits.max_drop_pp, "rows": raw}
+def _write(stages: Stages, results: Results, more: Mapping[str, Any], *, command: str) -> None:
+    """Write results.json, and beside it what the report needs more: raw measurements, causes, limit and command."""
+    beside = {"command": command, "max_drop_pp": stages.recipe.limits.max_drop_pp, **more}
     write_atomically(stages.out / MEASUREMENTS, json.dumps(beside).encode())
     write_atomically(stages.out / RESULTS, dump_results(results).encode())
     point("results:written")

@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "SkippedEntry",
     "Speedup",
+    "StepEntry",
     "dump_results",
     "read_measurements",
     "read_results",
@@ -111,6 +112,22 @@ class SkippedEntry(Config):
     reason: str
 
 
+class StepEntry(Config):
+    """What one compression step did, before the export or in its repair.
+
+    `accuracy`: on the validation split, before and after. `params`, `macs`: of the network that it left. `left`: what
+    it did not touch, and why. `note`: what a remedy did to the file.
+    """
+
+    step: str
+    seconds: float
+    accuracy: tuple[float, float]
+    params: int
+    macs: int
+    left: tuple[SkippedEntry, ...] = ()
+    note: str = ""
+
+
 class Row(Config):
     """One variant of one model on one target."""
 
@@ -130,6 +147,7 @@ class Row(Config):
     speedup: Speedup | None
     memory: Memory | None
     skipped: tuple[SkippedEntry, ...]
+    steps: tuple[StepEntry, ...] = ()
     emulated: bool
     status: str
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from edgecv.artifact import Artifact
 from edgecv.measure import Measurement, compare_measurements
@@ -17,12 +19,22 @@ from edgecv.results import (
     Row,
     SkippedEntry,
     Speedup,
+    StepEntry,
 )
 from edgecv.stats import percentile, samples_needed
 from edgecv.target import Target, TargetLimits
 from edgecv.verify import Verdict
 
-__all__ = ["Entry", "latency", "make_rows"]
+__all__ = ["Entry", "Network", "latency", "make_rows"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The Keras network that a file was made from; `history`: what each step did to it, as `StepEntry` has it."""
+
+    params: int | None = None
+    macs: int | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,7 @@ class Entry:
     verdict: Verdict | None = None
     measurement: Measurement | None = None
     problem: str | None = None
+    network: Network = Network()
 
 
 def make_rows(
@@ -45,11 +58,9 @@ def make_rows(
     model: str,
     target: Target,
     baseline: Measurement | None,
-    params: int | None = None,
-    macs: int | None = None,
 ) -> tuple[Row, ...]:
     """Make one target's rows, in the order of `entries`; speed-ups are against `baseline`, whose own row has none."""
-    return tuple(_row(entry, baseline, model=model, target=target, params=params, macs=macs) for entry in entries)
+    return tuple(_row(entry, baseline, model=model, target=target) for entry in entries)
 
 
 def latency(measurement: Measurement | None) -> Latency | None:
@@ -70,9 +81,7 @@ def latency(measurement: Measurement | None) -> Latency | None:
     )
 
 
-def _row(
-    entry: Entry, baseline: Measurement | None, *, model: str, target: Target, params: int | None, macs: int | None
-) -> Row:
+def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Target) -> Row:
     artifact, verdict, measurement = entry.artifact, entry.verdict, entry.measurement
     return Row(
         model=model,
@@ -83,16 +92,21 @@ def _row(
         precision=entry.precision,
         executed_precision=entry.executed_precision,
         artifact=_artifact(entry),
-        params=params,
-        macs=macs,
+        params=entry.network.params,
+        macs=entry.network.macs,
         accuracy=_accuracy(verdict),
-        parity=Parity(reference="float keras", max_abs=verdict.max_abs, top1_agreement=verdict.agreement)
+        parity=Parity(
+            reference="own keras" if entry.network.history else "float keras",
+            max_abs=verdict.max_abs,
+            top1_agreement=verdict.agreement,
+        )
         if verdict
         else None,
         latency_ms=latency(measurement),
         speedup=_speedup(baseline, measurement),
         memory=_memory(measurement),
         skipped=tuple(SkippedEntry(layer=one.layer, reason=one.reason) for one in artifact.skipped) if artifact else (),
+        steps=tuple(StepEntry(**step) for step in entry.network.history),
         emulated=False,
         status=_status(entry, target.limits),
     )

@@ -117,6 +117,7 @@ def test_a_results_file_follows_the_design_key_for_key(place, results):
         "speedup",
         "memory",
         "skipped",
+        "steps",
         "emulated",
         "status",
     ]
@@ -372,6 +373,24 @@ def test_the_example_in_the_docstring_of_run_runs(results, place, digits, tmp_pa
     found = doctest.testmod(pipeline)
     assert found.attempted >= 3
     assert found.failed == 0
+
+
+def test_what_became_of_layers_classes_and_photographs_is_beside_the_results(place, results):
+    found = json.loads((place / "run" / "measurements.json").read_text())
+    assert {(one["variant"], one["target"]) for one in found["layers"]} == {
+        ("int8", "here-litert"),
+        ("int8", "here-openvino"),
+    }
+    for one in found["layers"]:
+        assert len(one["layers"]) == 10
+        assert "stands apart" in one["verdict"]
+    counts = found["classes"]["photographs"]
+    for row, one, other in zip(results.rows, found["classes"]["versions"], found["changed"], strict=True):
+        assert sum(one["hits"]) / sum(counts) == pytest.approx(row.accuracy.value)
+        assert other["count"] == row.accuracy.changed_predictions
+        assert len(other["shown"]) == min(other["count"], 12)
+    page = (place / "run" / "report.html").read_text()
+    assert all(part in page for part in ("Layer by layer", "Accuracy by class"))
 
 
 def test_a_report_can_be_made_again(place, results):

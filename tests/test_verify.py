@@ -22,11 +22,12 @@ def reference():
     return softmax(logits), labels
 
 
-def judged(probabilities, reference, labels, precision="int8", max_drop_pp=2.0):
+def judged(probabilities, reference, labels, precision="int8", max_drop_pp=2.0, own=None):
     return verify(
         probabilities,
         reference,
         labels,
+        own=own,
         precision=precision,
         executed_precision="float32" if precision == "float16" else precision,
         max_drop_pp=max_drop_pp,
@@ -70,8 +71,8 @@ def test_a_constant_output_scores_nothing(reference):
 def test_float32_outputs_that_keep_accuracy_but_not_the_figures_fail(reference):
     probabilities, labels = reference
     softer = softmax(np.log(probabilities + 1e-9) / 2)
-    assert judged(softer, probabilities, labels, "float32").status.startswith("fail: differs from float Keras by")
-    assert judged(softer, probabilities, labels, "float16").status.startswith("fail: differs from float Keras by")
+    assert judged(softer, probabilities, labels, "float32").status.startswith("fail: differs from Keras by")
+    assert judged(softer, probabilities, labels, "float16").status.startswith("fail: differs from Keras by")
     assert judged(softer, probabilities, labels, "int8").status == "pass"
 
 
@@ -87,9 +88,7 @@ def test_predictions_that_change_while_accuracy_stays_fail(reference):
     labels = reference[1]
     wrong = np.roll(np.eye(12, dtype=np.float32)[labels], 1, axis=1)
     other = np.roll(np.eye(12, dtype=np.float32)[labels], 2, axis=1)
-    assert (
-        judged(other, wrong, labels).status == "fail: top-1 agrees with float Keras on 0.0% of the images (limit 80%)"
-    )
+    assert judged(other, wrong, labels).status == "fail: top-1 agrees with Keras on 0.0% of the images (limit 80%)"
 
 
 def test_a_drop_over_the_limit_is_said_with_its_figure(reference):
@@ -118,3 +117,15 @@ def test_top_k_agrees_with_sorting_where_there_are_no_ties(k, classes, seed):
     labels = rng.integers(0, classes, 20)
     expected = [label in row.argsort()[-k:] for row, label in zip(probabilities, labels, strict=True)]
     assert top_k(probabilities, labels, k).tolist() == expected
+
+
+def test_a_slimmed_networks_file_is_held_to_that_networks_answers_and_its_accuracy_to_the_float_models(reference):
+    probabilities, labels = reference
+    own = probabilities.copy()
+    own[:30] = np.roll(own[:30], 1, axis=1)
+    verdict = judged(own, probabilities, labels, precision="float32", max_drop_pp=10.0, own=own)
+    assert (verdict.status, verdict.max_abs, verdict.agreement) == ("pass", 0.0, 1.0)
+    assert verdict.changed == 30
+    assert verdict.drop.drop_pp > 1.0
+    wrong = judged(probabilities, probabilities, labels, precision="float32", own=own)
+    assert wrong.status.startswith("fail: differs from Keras")

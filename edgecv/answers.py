@@ -1,0 +1,56 @@
+"""What a model file answers to the photographs of a split, on a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv import host, runtimes
+from edgecv.artifact import Artifact
+from edgecv.photographs import OUTPUTS, tools
+from edgecv.stages import Stages
+from edgecv.store import Step
+from edgecv.target import Target
+
+__all__ = ["answers", "measured_with"]
+
+# A process that runs this many images may take the target's whole timeout.
+IMAGES_A_TIMEOUT = 300
+
+
+def answers(
+    stages: Stages, target: Target, artifact: Artifact, files: tuple[Path, ...], *, label: str, split: str = "test"
+) -> tuple[NDArray[np.float32], str | None]:
+    """Run a split through `files` once; return probabilities, float32 `(n, classes)`, and the precision that ran.
+
+    Raises:
+        DeviceError: the runtime refused the files, crashed, hung, or answered nonsense.
+    """
+    digests = tuple(digest for _, digest in artifact.files)
+
+    def work(folder: Path) -> Any:
+        stages.listener.progress(0, 1, f"{label}: the {split} photographs")
+        answer = runtimes.ask(
+            target,
+            files,
+            do="predict",
+            images=stages.images_path(split),
+            outputs=folder / OUTPUTS,
+            digests=digests,
+            patience=max(1.0, len(stages.labels(split)) / IMAGES_A_TIMEOUT),
+        )
+        return {"executed_precision": answer["executed_precision"]}
+
+    settings = target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
+    step = Step("predict", settings, (*digests, stages.loaded.files[f"{split}_images.npy"]), measured_with(target))
+    done = stages.do(step, work, label=label)
+    return stages.array(done), done.value["executed_precision"]
+
+
+def measured_with(target: Target) -> dict[str, str]:
+    """What a measurement or an accuracy holds for: this runtime's version, on a machine like this one."""
+    runtime = runtimes.RUNTIMES[target.runtime]
+    return {**tools(runtime.package, "numpy", code=("worker",)), "machine": host.fingerprint()}

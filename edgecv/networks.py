@@ -1,0 +1,323 @@
+"""The Keras networks of a recipe: the float one, and what the compression steps of each variant make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv import compress, keras_file, nets, train
+from edgecv.changes import Change, Examples, clustered, equalized, quantized, slimmed, sparsified
+from edgecv.epochs import Epochs
+from edgecv.photographs import OUTPUTS, Photographs, tools
+from edgecv.quiet import load_tensorflow
+from edgecv.recipe import Train
+from edgecv.settings import Slim, Sparse
+from edgecv.store import Done, Step
+
+__all__ = ["KERAS", "SHAPING", "WRAPPED", "Networks"]
+
+KERAS = "model.safetensors"
+WRAPPED = (
+    "wrapped.safetensors"  # weights and ranges of the network with fake quantization that KERAS is the plain form of
+)
+TRAINING = ("train", "nets", "keras_file")
+Apply = Callable[[Any, Examples], Change]
+
+
+class Networks(Photographs):
+    """The networks of a recipe; each is trained or changed once for equal inputs."""
+
+    @functools.cached_property
+    def trained(self) -> Done:
+        """The float Keras model, and how its training went."""
+        recipe, made_with = self.recipe, _made_with(*TRAINING)
+        params = {"model": recipe.model.model_dump(), **self._params(recipe.train)}
+        chain = Epochs(
+            self._trainer,
+            do=self.do,
+            progress=self.listener.progress,
+            params=params,
+            inputs=self._photographs,
+            tools=made_with,
+        )
+
+        def work(folder: Path) -> Any:
+            trainer, reports = chain.run(
+                recipe.train.epochs,
+                head=recipe.train.head_epochs > 0,
+                train=self.images("train"),
+                val=self.images("val"),
+                path=self.store.path,
+            )
+            final = trainer.finish()
+            keras_file.save_model(trainer.model, folder / KERAS)
+            size = dataclasses.asdict(nets.profile(trainer.model))
+            return {"epochs": reports, "final": dataclasses.asdict(final), "history": [], **size}
+
+        return self.do(Step("train", params, self._photographs, made_with), work)
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The float Keras model itself."""
+        return self.network(())
+
+    @functools.cached_property
+    def reference(self) -> NDArray[np.float32]:
+        """The float Keras model's probabilities on the test split, float32 `(n, classes)`."""
+        return self.outputs(())
+
+    def shaped(self, steps: tuple[str, ...]) -> Done:
+        """Do steps that turn a Keras network into another, each on what the one before it left.
+
+        `value["history"]` has an entry for each: `{"step", "seconds", "accuracy": [before, after], "params", "macs",
+        "left"}`, with accuracies on the validation split.
+        """
+        if not steps:
+            return self.trained
+        if steps not in self._shaped:
+            self._shaped[steps] = SHAPING[steps[-1]](self, self.shaped(steps[:-1]))
+        return self._shaped[steps]
+
+    def network(self, steps: tuple[str, ...]) -> Any:
+        """Load the network that steps gave; after "qat" it holds the fake quantization that it was trained with."""
+        done = self.shaped(steps)
+        if WRAPPED not in done.files:
+            return self.plain(steps)
+        from safetensors.numpy import load_file
+
+        model, _ = compress.quantize_aware(self.plain(steps))
+        weights = load_file(self.store.path(done.files[WRAPPED]))
+        model.set_weights([weights[name] for name in sorted(weights)])
+        return model
+
+    def plain(self, steps: tuple[str, ...]) -> Any:
+        """Load the network that steps gave, in plain layers."""
+        return self._load(self.shaped(steps))
+
+    def outputs(self, steps: tuple[str, ...], *, split: str = "test") -> NDArray[np.float32]:
+        """Run the network that steps gave on a split: probabilities, float32 `(n, classes)`."""
+        preprocess, done = self.recipe.preprocess, self.shaped(steps)
+
+        def work(folder: Path) -> None:
+            self.listener.progress(0, 1, f"{', '.join(('Keras', *steps))}: the {split} photographs")
+            found = train.predict(self.network(steps), self.images(split), preprocess)
+            np.save(folder / OUTPUTS, found, allow_pickle=False)
+
+        inputs = (*(done.files[name] for name in sorted(done.files)), self.loaded.files[f"{split}_images.npy"])
+        scaling = {"mean": preprocess.mean, "scale": preprocess.scale}
+        code = ("train", "compress") if WRAPPED in done.files else ("train",)
+        return self.array(self.do(Step("reference", scaling, inputs, _made_with(*code)), work))
+
+    # The float model
+
+    def _trainer(self) -> train.Trainer:
+        load_tensorflow()
+        import tf_keras
+
+        recipe = self.recipe
+        tf_keras.utils.set_random_seed(recipe.train.seed)  # the first weights, where they are not ImageNet's
+        model = nets.build(
+            recipe.model.net,
+            size=recipe.preprocess.size,
+            classes=len(self.classes),
+            width=recipe.model.width,
+            dropout=recipe.model.dropout,
+            batch_norm_momentum=recipe.train.batch_norm_momentum,
+        )
+        if recipe.model.weights == "imagenet":
+            self.listener.progress(0, 1, f"loading the ImageNet weights of {recipe.model.net}")
+            nets.load_imagenet(model, recipe.model.net)
+            self._note_scaling(nets.input_scaling(recipe.model.net))
+        return train.Trainer(model, recipe.train, recipe.preprocess, **self._splits)
+
+    def _note_scaling(self, expected: tuple[float, float]) -> None:
+        got = (self.recipe.preprocess.mean, self.recipe.preprocess.scale)
+        if got != expected:
+            self.listener.note(
+                f"the ImageNet weights of {self.recipe.model.net} expect preprocess.mean = {expected[0]:g} and scale = "
+                f"{expected[1]:g}, not {got[0]:g} and {got[1]:g}: accuracy will suffer"
+            )
+
+    # The steps
+
+    def _slim(self, before: Done) -> Done:
+        settings = self.recipe.slim
+        for number in range(1, settings.rounds + 1):
+            name = f"slim-{number}" if settings.rounds > 1 else "slim"
+            before = self._changed(name, before, functools.partial(_slim_round, settings=settings), settings=settings)
+            if settings.epochs:
+                before = self._recovered(f"{name}-recovery", before, settings, lambda model, _: Change(model))
+        return before
+
+    def _equalize(self, before: Done) -> Done:
+        return self._changed("equalize", before, equalized, settings=self.recipe.calibration)
+
+    def _distill(self, before: Done) -> Done:
+        return self._recovered("distill", before, self.recipe.distill, lambda model, _: Change(model))
+
+    def _sparse(self, before: Done) -> Done:
+        settings: Sparse = self.recipe.sparse
+        steps = settings.epochs * (len(self.labels("train")) // self.recipe.train.batch_size)
+        apply = lambda model, _: sparsified(model, settings, steps=steps)  # noqa: E731
+        return self._recovered("sparse", before, settings, apply, keep_from=settings.epochs // 2)
+
+    def _cluster(self, before: Done) -> Done:
+        settings = self.recipe.cluster
+        return self._recovered("cluster", before, settings, lambda model, _: clustered(model, settings))
+
+    def _qat(self, before: Done) -> Done:
+        return self._recovered("qat", before, self.recipe.qat, quantized)
+
+    def _changed(self, name: str, before: Done, apply: Apply, *, settings: Any) -> Done:
+        """Store what a step makes of a network, without any training."""
+
+        def work(folder: Path) -> Any:
+            self.listener.progress(0, 1, name)
+            started = time.perf_counter()
+            found = apply(self._load(before), self._examples)
+            keras_file.save_model(found.model, folder / KERAS)
+            right = train.predict(found.model, self.images("val"), self.recipe.preprocess).argmax(axis=1)
+            accuracy = float((right == self.labels("val")).mean())
+            return _account(name, before, found, found.model, accuracy=accuracy, seconds=time.perf_counter() - started)
+
+        params = {**settings.model_dump(), **self._params(self.recipe.train)}
+        made_with = _made_with(*TRAINING, "compress", "changes")
+        return self.do(Step(name, params, (before.files[KERAS], *self._photographs), made_with), work)
+
+    def _recovered(self, name: str, before: Done, settings: Any, apply: Apply, *, keep_from: int = 0) -> Done:
+        """Change a network, train it on the float model's answers, and store it in plain layers."""
+        training = self._recovery_settings(settings)
+        params = {
+            "settings": settings.model_dump(),
+            "distill": self.recipe.distill.model_dump(),
+            **self._params(training),
+        }
+        inputs = (before.files[KERAS], self.trained.files[KERAS], *self._photographs)
+        made_with, changes = _made_with(*TRAINING, "compress", "changes"), []
+
+        def recovery() -> train.Recovery:
+            model = self._load(before)
+            changes.append(apply(model, self._examples))
+            return train.Recovery(
+                changes[0].model,
+                training,
+                self.recipe.preprocess,
+                **self._splits,
+                teacher=self._load(self.trained),
+                distill=self.recipe.distill,
+                after_step=_all(changes[0].after_step, compress.hold(changes[0].model, base=model)),
+                keep_from=keep_from,
+            )
+
+        chain = Epochs(
+            recovery,
+            do=self.do,
+            progress=self.listener.progress,
+            params=params,
+            inputs=inputs,
+            tools=made_with,
+            prefix=f"{name}-",
+        )
+
+        def work(folder: Path) -> Any:
+            trainer, reports = chain.run(
+                training.epochs, head=False, train=self.images("train"), val=self.images("val"), path=self.store.path
+            )
+            final, change = trainer.finish(), changes[0]
+            plain = change.plain(trainer.model)
+            keras_file.save_model(plain, folder / KERAS)
+            if change.wrapped:
+                _save_weights(trainer.model, folder / WRAPPED)
+            seconds = final.seconds + sum(report["seconds"] for report in reports)
+            account = _account(name, before, change, plain, accuracy=final.val_accuracy, seconds=seconds)
+            return {"epochs": reports, **account}
+
+        return self.do(Step(name, params, inputs, made_with), work)
+
+    def _recovery_settings(self, settings: Any) -> Train:
+        """Return the recipe's settings of training, with the epochs and the rate of a step; nothing is frozen."""
+        own = {"epochs": settings.epochs, "learning_rate": settings.learning_rate}
+        return self.recipe.train.model_copy(update={**own, "freeze": 0.0, "freeze_batch_norm": False})
+
+    # What they are made of
+
+    @functools.cached_property
+    def _shaped(self) -> dict[tuple[str, ...], Done]:
+        return {}
+
+    @functools.cached_property
+    def _examples(self) -> Examples:
+        images, labels = self.images("train"), self.labels("train")
+        chosen = self.calibration if self.calibration is not None else np.arange(len(labels))[:100]
+        return Examples(images, labels, np.asarray(images[chosen]), self.recipe.preprocess, self.classes)
+
+    @property
+    def _photographs(self) -> tuple[str, ...]:
+        files = self.loaded.files
+        return tuple(files[f"{split}_{kind}.npy"] for split in ("train", "val") for kind in ("images", "labels"))
+
+    @property
+    def _splits(self) -> dict[str, Any]:
+        return {split: (self.images(split), self.labels(split)) for split in ("train", "val")}
+
+    def _params(self, settings: Train) -> dict[str, Any]:
+        preprocess = self.recipe.preprocess.model_dump()
+        return {"train": settings.model_dump(), "preprocess": preprocess, "classes": len(self.classes)}
+
+    def _load(self, done: Done) -> Any:
+        load_tensorflow()
+        return keras_file.load_model(self.store.path(done.files[KERAS]))
+
+
+# The steps that turn a Keras network into another.
+SHAPING: dict[str, Callable[[Networks, Done], Done]] = {
+    "slim": Networks._slim,
+    "equalize": Networks._equalize,
+    "distill": Networks._distill,
+    "sparse": Networks._sparse,
+    "cluster": Networks._cluster,
+    "qat": Networks._qat,
+}
+
+
+def _slim_round(model: Any, examples: Examples, *, settings: Slim) -> Change:
+    return slimmed(model, settings, examples, keep=settings.keep ** (1 / settings.rounds))
+
+
+def _account(name: str, before: Done, change: Change, model: Any, *, accuracy: float, seconds: float) -> dict[str, Any]:
+    """Tell what a step did, behind what the steps before it did."""
+    size = dataclasses.asdict(nets.profile(model))
+    entry = {
+        "step": name,
+        "seconds": seconds,
+        "accuracy": [before.value["final"]["val_accuracy"], accuracy],
+        "left": [dataclasses.asdict(one) for one in change.left],
+        **size,
+    }
+    return {"final": {"val_accuracy": accuracy}, "history": [*before.value["history"], entry], **size}
+
+
+def _all(*hooks: Callable[[], None] | None) -> Callable[[], None]:
+    def run() -> None:
+        for hook in filter(None, hooks):
+            hook()
+
+    return run
+
+
+def _save_weights(model: Any, path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({f"{i:04d}": np.asarray(weight, order="C") for i, weight in enumerate(model.get_weights())}, path)
+
+
+def _made_with(*code: str) -> dict[str, str]:
+    packages = ("tensorflow-model-optimization",) if "compress" in code else ()
+    return tools("tensorflow", "tf-keras", "numpy", *packages, code=code)
