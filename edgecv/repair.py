@@ -140,7 +140,7 @@ class _Bench:
     def built(self, version: Version) -> Artifact:
         """Build a version's file."""
         if "qat" in version.steps:
-            return self.stages.built_trained(version.steps, label=self.variant)
+            return self.stages.built_trained(version.steps, self._format, label=self.variant)
         return self.stages.built(
             version.steps, self._format, precision="int8", quantization=version.quantization, label=self.variant
         )

@@ -30,11 +30,11 @@ class Stages(Networks):
     ) -> Artifact:
         """Build a variant's file for a format ("tflite", "openvino").
 
-        What was trained with quantization is a TFLite file for either: OpenVINO opens it, and keeps its ranges.
+        What was trained with quantization is rounded at the same places, over the same ranges, in either.
         """
         steps = self.shaping(variant)
         if "qat" in steps:
-            return self.built_trained(steps, label=variant)
+            return self.built_trained(steps, format, label=variant)
         precision = compress.precision_of(self.recipe.variants[variant])
         return self.built(
             steps, format, precision=precision, quantization=self.quantization(granularity), label=variant
@@ -76,17 +76,21 @@ class Stages(Networks):
         step = Step(f"export-{format}", params, tuple(inputs), tools(*packages, code=("export", "metadata")))
         return self._written(step, work, format=format, precision=precision, label=label)
 
-    def built_trained(self, steps: tuple[str, ...], *, label: str) -> Artifact:
-        """Export the network that was trained with quantization: an int8 TFLite file with the trained ranges."""
+    def built_trained(self, steps: tuple[str, ...], format: Format, *, label: str) -> Artifact:
+        """Export the network that was trained with quantization: int8 with the trained ranges."""
         network, preprocess = self.shaped(steps), self.recipe.preprocess
         params = {"preprocess": preprocess.model_dump(), "labels": self.classes}
-        made_with = tools("tensorflow", "tensorflow-model-optimization", code=("export", "metadata", "compress"))
-        step = Step("export-trained", params, tuple(network.files[name] for name in (KERAS, WRAPPED)), made_with)
+        more = ("openvino",) if format == "openvino" else ()
+        packages = ("tensorflow", "tensorflow-model-optimization", "litert-quantizer", *more)
+        made_with = tools(*packages, code=("export", "metadata", "compress"))
+        make = {"tflite": export.to_tflite_trained, "openvino": export.to_openvino_trained}[format]
+        inputs = tuple(network.files[name] for name in (KERAS, WRAPPED))
+        step = Step(f"export-trained-{format}", params, inputs, made_with)
 
         def work() -> export.Exported:
-            return export.to_tflite_trained(self.network(steps), preprocess=preprocess, labels=self.classes)
+            return make(self.network(steps), preprocess=preprocess, labels=self.classes)
 
-        return self._written(step, work, format="tflite", precision="int8", label=label)
+        return self._written(step, work, format=format, precision="int8", label=label)
 
     def _written(
         self, step: Step, work: Callable[[], export.Exported], *, format: Format, precision: str, label: str

@@ -208,19 +208,63 @@ def test_int16_layers_of_a_file_without_static_int8_are_refused() -> None:
         exported("plain", "tflite", "int8-weights", Quantization(int16_layers=("stem",)))
 
 
-def test_a_layer_without_an_int16_form_is_refused() -> None:
+def hard_swish() -> Any:
+    """A network with a hard-swish of Keras layers."""
     import tf_keras as keras
 
+    keras.utils.set_random_seed(0)
     image = keras.Input((uneven.SIZE, uneven.SIZE, 3), name="image")
     x = keras.layers.Conv2D(8, 3, name="stem")(image)
     gate = keras.layers.ReLU(6.0)(keras.layers.Rescaling(1.0, 3.0)(x))
     x = keras.layers.Multiply(name="hard_swish")([x, keras.layers.Rescaling(1 / 6, name="sixth")(gate)])
     x = keras.layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(image, keras.layers.Dense(uneven.CLASSES, name="logits")(x))
+    return keras.Model(image, keras.layers.Dense(uneven.CLASSES, name="logits")(x), name="swish")
+
+
+@functools.cache
+def hard_swish_file(precision: str, quantization: Quantization | None = None) -> Exported:
+    return to_tflite(
+        hard_swish(),
+        precision,
+        preprocess=uneven.PREPROCESS,
+        labels=uneven.LABELS,
+        calibration=images()[0] if precision in ("int8", "int16x8") else None,
+        quantization=quantization or Quantization(),
+    )
+
+
+def hard_swishes(file: Exported) -> int:
+    return sum(operator.kind == "HARD_SWISH" for operator in Flatbuffer(file.files["model.tflite"]).operators)
+
+
+def test_hard_swish_is_one_operator_in_float_and_a_sum_and_products_in_int8(tmp_path: Path) -> None:
+    found = {name: hard_swishes(hard_swish_file(name)) for name in ("float32", "float16", "int8-dynamic", "int8")}
+    assert found == {"float32": 1, "float16": 1, "int8-dynamic": 1, "int8": 0}
+    assert [left.layer for left in hard_swish_file("int8").skipped] == ["softmax"]
+    answered = [answers(hard_swish_file(name), tmp_path) for name in ("float32", "int8")]
+    np.testing.assert_allclose(answered[1], answered[0], atol=0.02)
+
+
+def test_hard_swish_can_have_int16_activations() -> None:
+    raised = hard_swish_file("int8", Quantization(int16_layers=("hard_swish",)))
+    operators = Flatbuffer(raised.files["model.tflite"]).operators
+    found = {op.layer(("hard_swish", "sixth")): op.output.dtype for op in operators if op.kind not in CASTS}
+    assert (found["hard_swish"], found["sixth"]) == ("int16", "int8")
+
+
+def test_a_layer_without_an_int16_form_is_refused() -> None:
+    import tf_keras as keras
+
+    def swish(x: Any) -> Any:
+        return x * keras.activations.relu(x + 3.0, max_value=6.0) * (1.0 / 6.0)
+
+    image = keras.Input((uneven.SIZE, uneven.SIZE, 3), name="image")
+    x = keras.layers.Lambda(swish, name="coded")(keras.layers.Conv2D(8, 3, name="stem")(image))
+    model = keras.Model(image, keras.layers.Dense(uneven.CLASSES)(keras.layers.GlobalAveragePooling2D()(x)))
     settings = {"preprocess": uneven.PREPROCESS, "labels": uneven.LABELS, "calibration": images()[0]}
-    assert [left.layer for left in to_tflite(model, "int8", **settings).skipped] == ["softmax"]
+    assert hard_swishes(to_tflite(model, "int8", **settings)) == 1
     with pytest.raises(ConfigError, match="no such form of hard_swish"):
-        to_tflite(model, "int8", **settings, quantization=Quantization(int16_layers=("hard_swish",)))
+        to_tflite(model, "int8", **settings, quantization=Quantization(int16_layers=("coded",)))
 
 
 @both

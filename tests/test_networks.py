@@ -64,17 +64,17 @@ def test_the_float_row_has_no_steps_and_is_held_to_the_float_model(rows):
     assert rows["slim", "litert"].parity.reference == "own keras"
 
 
-def test_what_was_trained_with_quantization_is_one_file_for_both_runtimes_and_runs_in_int8(rows):
+def test_what_was_trained_with_quantization_is_a_file_of_each_runtimes_own_and_runs_in_int8(rows):
     litert, openvino = rows["slim-qat", "litert"], rows["slim-qat", "openvino"]
-    assert litert.artifact == openvino.artifact
-    assert litert.executed_precision == "int8"
-    assert openvino.executed_precision.startswith("int8")
+    assert (litert.artifact.path, openvino.artifact.path) == ("models/slim-qat.tflite", "models/slim-qat.xml")
+    assert (litert.executed_precision, openvino.executed_precision) == ("int8", "int8")
 
 
-def test_the_int8_file_has_the_accuracy_of_the_network_that_was_trained_with_quantization(stages, rows):
+@pytest.mark.parametrize("runtime", ["litert", "openvino"])
+def test_the_int8_file_has_the_accuracy_of_the_network_that_was_trained_with_quantization(stages, rows, runtime):
     labels = stages.labels("test")
     keras = (stages.outputs(("slim", "distill", "qat")).argmax(axis=1) == labels).mean()
-    assert abs(keras - rows["slim-qat", "litert"].accuracy.value) <= 0.005
+    assert abs(keras - rows["slim-qat", runtime].accuracy.value) <= 0.005
 
 
 def test_zeros_survive_quantized_training(stages, rows):
@@ -85,8 +85,9 @@ def test_zeros_survive_quantized_training(stages, rows):
 
 
 def test_clusters_are_as_many_as_were_asked_for(stages, rows):
-    found = clusters(stages.plain(("cluster",)))
-    assert found
+    left = {one.layer for one in rows["cluster-int8", "litert"].steps[0].left}
+    found = {name: count for name, count in clusters(stages.plain(("cluster",))).items() if name not in left}
+    assert len(found) > 3
     assert max(found.values()) <= 16
 
 

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from edgecv.compress.parts import WEIGHTS, Part
 from edgecv.errors import ModelError
 
@@ -78,9 +76,8 @@ def fold(parts: Sequence[Part]) -> Folds:
         ModelError: a batch norm stands behind nothing that it could be folded into.
     """
     graph, found = _Graph(parts), Folds()
-    inside = {name for part in parts for name in _hard_sigmoid(part, graph)}
     for part in parts:
-        if part.name in inside or _moves(part):
+        if _moves(part):
             continue
         if part.kind == "BatchNormalization" and not graph.linear(part):
             raise ModelError(
@@ -107,31 +104,6 @@ def _origin(name: str, graph: _Graph) -> str:
 
 def _moves(part: Part) -> bool:
     return part.idle or part.kind in MOVES
-
-
-def _hard_sigmoid(part: Part, graph: _Graph) -> tuple[str, ...]:
-    """Name the layers of `relu6(x + 3) / 6` where `part` multiplies it by x, which is TFLite's HARD_SWISH."""
-    if part.kind != "Multiply" or len(part.reads) != 2:
-        return ()
-    for x, gate in (part.reads, part.reads[::-1]):
-        chain = [graph.parts.get(gate)]
-        while len(chain) < 3 and chain[-1] is not None and len(chain[-1].reads) == 1:
-            chain.append(graph.parts.get(chain[-1].reads[0]))
-        found = [one for one in chain if one is not None and graph.only_reader(one.name)]
-        if len(found) == 3 and found[2].reads == (x,) and _is_hard_sigmoid(*found):
-            return tuple(one.name for one in found)
-    return ()
-
-
-def _is_hard_sigmoid(gate: Part, relu: Part, shift: Part) -> bool:
-    return (
-        gate.kind == shift.kind == "Rescaling"
-        and _plain_relu(relu)
-        and relu.layer.max_value == 6.0
-        and np.ndim(shift.layer.offset) == np.ndim(gate.layer.scale) == 0
-        and (shift.layer.scale, shift.layer.offset, gate.layer.offset) == (1.0, 3.0, 0.0)
-        and abs(gate.layer.scale - 1.0 / 6.0) < 1e-6
-    )
 
 
 def _plain_relu(part: Part) -> bool:

@@ -16,10 +16,10 @@ from edgecv.recipe import Preprocess
 if TYPE_CHECKING:
     import tf_keras
 
-__all__ = ["PLAIN", "Exported", "check", "describe", "serving"]
-
+__all__ = ["PLAIN", "Exported", "apart", "apart_layer", "check", "describe", "serving"]
 
 PLAIN = Quantization()
+SIXTH = np.float32(1.0 / 6.0)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,33 @@ def serving(model: tf_keras.Model, preprocess: Preprocess, *, pixels: bool = Tru
         return {"probabilities": tf.nn.softmax(model(image, training=False))}
 
     return serve, module
+
+
+def apart(model: tf_keras.Model) -> tf_keras.Model:
+    """Copy a network so that hard-swish stays a sum and two products, if it has any.
+
+    The converter makes one operator of `x * relu6(x + 3) / 6`, HARD_SWISH, where the factor is 1/6 to the bit. XNNPACK
+    has no int8 kernel for it, and each one would part the network in two.
+    """
+    import tf_keras
+
+    if not any(map(_is_sixth, model.submodules)):
+        return model
+    copy = tf_keras.models.clone_model(model, clone_function=apart_layer)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def apart_layer(layer: Any) -> Any:
+    """Copy a layer without its weights; a factor of 1/6 becomes the next larger float32."""
+    if hasattr(layer, "layers"):
+        return apart(layer)
+    changes = {"scale": float(np.nextafter(SIXTH, np.float32(1.0)))} if _is_sixth(layer) else {}
+    return type(layer).from_config(layer.get_config() | changes)
+
+
+def _is_sixth(layer: Any) -> bool:
+    return type(layer).__name__ == "Rescaling" and np.array_equal(np.float32(layer.scale), SIXTH)
 
 
 def check(

@@ -25,7 +25,7 @@ from edgecv.recipe import Preprocess
 if TYPE_CHECKING:
     import tf_keras
 
-__all__ = ["to_openvino"]
+__all__ = ["name_operators", "read_back", "save", "to_openvino", "without_telemetry"]
 
 PRECISIONS = ("float32", "float16", "int8", "int8-weights")
 ASKED = "asked for in float_layers"
@@ -61,7 +61,7 @@ def to_openvino(
         raise ConfigError("unknown precision for OpenVINO", got=precision, expected=" or ".join(PRECISIONS))
     if precision == "int8" and calibration is None:
         raise ConfigError("int8 needs calibration images", expected="uint8 (n, size, size, 3)")
-    with quiet(), _without_telemetry():
+    with quiet(), without_telemetry():
         graph, names = _convert(model, preprocess)
         check_layers(quantization, precision=precision, names=names)
         if precision == "int8" and calibration is not None:
@@ -69,12 +69,12 @@ def to_openvino(
         elif precision == "int8-weights":
             graph = compress(graph, quantization)
         graph.set_rt_info(dump_metadata(describe(preprocess, precision), labels), list(RT_INFO))
-        files = _save(graph, half=precision == "float16")
-    return _read_back(files, precision, quantization)
+        files = save(graph, half=precision == "float16")
+    return read_back(files, precision, quantization)
 
 
 @contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
+def without_telemetry() -> Iterator[None]:
     """Keep openvino and NNCF from sending usage statistics, which they do unless they see that they run in CI."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
@@ -91,14 +91,19 @@ def _without_telemetry() -> Iterator[None]:
 
 
 def _convert(model: tf_keras.Model, preprocess: Preprocess) -> tuple[Any, set[str]]:
-    """Convert the traced function, and name what it gives: openvino numbers operators by how many the process made.
-
-    Returns the graph, and the names of the layers that are found in it.
-    """
+    """Convert the traced function; give the graph, and the names of the layers that are found in it."""
     import openvino as ov
 
     function, _ = serving(model, preprocess)
     graph = ov.convert_model(function)
+    return graph, name_operators(graph, model)
+
+
+def name_operators(graph: Any, model: tf_keras.Model) -> set[str]:
+    """Name operators after the layers they compute, or by their place: openvino numbers them by how many it made.
+
+    Returns the names of the layers that are found.
+    """
     graph.set_friendly_name(model.name)
     operators = graph.get_ordered_ops()
     layers = layer_names(model, operators)
@@ -106,10 +111,11 @@ def _convert(model: tf_keras.Model, preprocess: Preprocess) -> tuple[Any, set[st
         kind = operator.get_type_name()
         if kind not in ("Parameter", "Result"):
             operator.set_friendly_name(layers.get(index, f"{kind}_{index}"))
-    return graph, set(layers.values())
+    return set(layers.values())
 
 
-def _save(graph: Any, *, half: bool) -> dict[str, bytes]:
+def save(graph: Any, *, half: bool = False) -> dict[str, bytes]:
+    """Write a graph, and give the files' content by name; `half`: float32 constants become float16."""
     import openvino as ov
 
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +124,7 @@ def _save(graph: Any, *, half: bool) -> dict[str, bytes]:
         return {name: (Path(folder) / name).read_bytes() for name in ("model.xml", "model.bin")}
 
 
-def _read_back(files: dict[str, bytes], precision: str, quantization: Quantization) -> Exported:
+def read_back(files: dict[str, bytes], precision: str, quantization: Quantization) -> Exported:
     """Describe the files as a runtime reads them."""
     import openvino as ov
 

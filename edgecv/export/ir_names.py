@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,15 +74,26 @@ def _kernel(layer: Any) -> NDArray[np.float32]:
 
 def _constant(operator: Any) -> NDArray[np.float32] | None:
     """Give the operator's kernel, output channels first."""
-    node = operator.input_value(1).get_node()
-    if node.get_type_name() != "Constant":
+    values = _unpacked(operator.input_value(1).get_node())
+    if values is None:
         return None
-    values = np.asarray(node.data, np.float32)
     if operator.get_type_name() == "MatMul" and not operator.get_attributes()["transpose_b"]:
         return np.asarray(values.T)
     if operator.get_type_name() == "GroupConvolution":
         return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
     return values
+
+
+def _unpacked(node: Any) -> NDArray[np.float32] | None:
+    """Give a constant, also one stored in int8 with its scales."""
+    kind = node.get_type_name()
+    if kind == "Constant":
+        return np.asarray(node.data, np.float32)
+    if kind not in ("Convert", "Multiply"):
+        return None
+    values = [_unpacked(value.get_node()) for value in node.input_values()]
+    known = [value for value in values if value is not None]
+    return functools.reduce(np.multiply, known) if len(known) == len(values) else None
 
 
 def _directions(kernel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from edgecv.artifact import Quantization
 from edgecv.errors import ConfigError
 from edgecv.export.bias import correct_biases
-from edgecv.export.exported import PLAIN, Exported, check, describe, serving
+from edgecv.export.exported import PLAIN, Exported, apart, check, describe, serving
 from edgecv.export.flatbuffer import CASTS, Flatbuffer
 from edgecv.export.integer import Kind, Plan, plan_of, quantize, quantize_weights, weight_ranges
 from edgecv.export.ranges import measure
+from edgecv.export.sparse_kernels import ENOUGH_ZEROS, to_sparse_float32, zeros_of_pointwise
 from edgecv.metadata import append_metadata
 from edgecv.quiet import quiet
 from edgecv.recipe import Preprocess
@@ -44,7 +45,8 @@ def to_tflite(
     """Export a network that gives logits as `model.tflite`: uint8 pixels in, float32 probabilities out.
 
     `model`: input `(batch, size, size, 3)` normalised float32. `precision`: float32, float16, int8, int16x8,
-    int8-dynamic or int8-weights. `calibration`: uint8 `(n, size, size, 3)`, for int8 and int16x8 alone, as are the
+    int8-dynamic or int8-weights. Where two thirds of the 1x1 weights are zero, float32 leaves zeros out of the file, as
+    XNNPACK's sparse kernels want it. `calibration`: uint8 `(n, size, size, 3)`, for int8 and int16x8 alone, as are the
     method and the bias correction of `quantization`. Equal arguments give equal bytes.
 
     Raises:
@@ -62,7 +64,7 @@ def to_tflite(
         elif precision in WEIGHTS_ALONE:
             content, plan = _to_int8_weights(model, preprocess, quantization, dynamic=precision == "int8-dynamic")
         else:
-            content, plan = _to_float(model, preprocess, half=precision == "float16"), Plan({}, {})
+            content, plan = _to_floats(model, preprocess, half=precision == "float16"), Plan({}, {})
     graph = Flatbuffer(content)
     _check_int16(graph, layers, quantization)
     return Exported(
@@ -91,6 +93,13 @@ def _check_asked(precision: str, quantization: Quantization, calibration: NDArra
             expected="int8, where a few layers are raised to int16 activations",
             fix="leave it empty, or choose int8",
         )
+
+
+def _to_floats(model: tf_keras.Model, preprocess: Preprocess, *, half: bool) -> bytes:
+    """Convert to a file of floats, without the zeros where there are many."""
+    if not half and zeros_of_pointwise(model) > ENOUGH_ZEROS:
+        return to_sparse_float32(model, preprocess)
+    return _to_float(model, preprocess, half=half)
 
 
 def _to_float(model: tf_keras.Model, preprocess: Preprocess, *, half: bool = False, pixels: bool = True) -> bytes:
@@ -125,6 +134,7 @@ def _to_static(
     Zero points are whole numbers: a mean of 127 is kept exactly, a mean of 127.5 becomes 127, a constant shift of half
     a grey level. Else, and for a first layer that is not in int8, the normalisation is computed in float.
     """
+    model = apart(model)
     content = _to_float(model, preprocess, pixels=False)
     plan = _plan(content, model, kind, quantization)
     zero_point = math.ceil(preprocess.mean - 0.5)

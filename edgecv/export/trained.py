@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecv.artifact import Quantization
 from edgecv.errors import ConfigError, ModelError
-from edgecv.export.exported import Exported, check, describe, serving
+from edgecv.export.exported import Exported, apart_layer, check, describe, serving
 from edgecv.export.flatbuffer import CASTS, Flatbuffer, Operator
 from edgecv.export.integer import Plan, plan_of, quantize
 from edgecv.export.layout import inline
@@ -18,7 +18,7 @@ from edgecv.recipe import Preprocess
 if TYPE_CHECKING:
     import tf_keras
 
-__all__ = ["matched", "to_tflite_trained"]
+__all__ = ["matched", "plain_network", "to_tflite_trained"]
 
 # What these give has their input's scale and zero point.
 SAME_SCALE = {
@@ -47,7 +47,7 @@ def to_tflite_trained(qmodel: tf_keras.Model, *, preprocess: Preprocess, labels:
             fix="train with such a mean, or take int8 without qat",
         )
     with quiet():
-        content = _to_float(_plain(qmodel), preprocess)
+        content = _to_float(plain_network(qmodel), preprocess)
         graph = Flatbuffer(content)
         plan = plan_of(graph, "int8", quantization=Quantization(), layers=())
         plan, ranges = _ranges(graph, qmodel, plan=plan, preprocess=preprocess)
@@ -91,15 +91,13 @@ def _to_float(model: Any, preprocess: Preprocess) -> bytes:
     return bytes(converter.convert())
 
 
-def _plain(qmodel: Any) -> Any:
+def plain_network(qmodel: tf_keras.Model) -> tf_keras.Model:
     """Take the wrappers off, and round the kernels: the file's quantizer then finds the very same steps."""
     import tf_keras
 
-    def inside(layer: Any) -> Any:
-        plain = getattr(layer, "layer", layer)
-        return type(plain).from_config(plain.get_config())
-
-    model = tf_keras.models.clone_model(qmodel, clone_function=inside)
+    model = tf_keras.models.clone_model(
+        qmodel, clone_function=lambda layer: apart_layer(getattr(layer, "layer", layer))
+    )
     for layer in model.layers:
         wrapper = qmodel.get_layer(layer.name)
         values = {variable.name.rpartition("/")[2]: variable for variable in wrapper.weights}

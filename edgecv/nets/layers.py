@@ -82,7 +82,7 @@ class Blocks:
         return layers.Multiply(name=f"{name}_mul")([x, y])
 
     def activate(self, x: Any, name: str, act: Act) -> Any:
-        """Apply an activation; hard-swish as the layers that TFLite's converter makes one operator of."""
+        """Apply an activation; hard-swish as the layers that TFLite's converter makes one operator of, in float."""
         if act == "swish":
             return self.layers.Activation("swish", name=f"{name}_swish")(x)
         if act == "hard_swish":
