@@ -74,8 +74,9 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
 def _answers(stages: Stages, target: Target, entry: Entry) -> Floats:
     """Give the probabilities that the version was judged by, from the store."""
     assert entry.artifact is not None
-    files = stages.place(entry.artifact, entry.variant)
-    return answers(stages, target, entry.artifact, files, label=f"{entry.variant} verified on {target.name}")[0]
+    return answers(
+        stages, target, entry.artifact, entry.files(stages.out), label=f"{entry.variant} verified on {target.name}"
+    )[0]
 
 
 def _hits(probabilities: Floats, labels: NDArray[np.int64], count: int) -> list[int]:
@@ -105,9 +106,9 @@ def _changed(stages: Stages, got: Floats) -> dict[str, Any]:
 
 def _layers(stages: Stages, target: Target, entry: Entry) -> Mapping[str, Any]:
     """Compare the version's layers with the float network that it was made from, once for equal files."""
-    artifact, steps = entry.artifact, stages.shaping(entry.variant)
+    artifact, steps = entry.artifact, entry.network.steps
     assert artifact is not None
-    files = stages.place(artifact, entry.variant)
+    files = entry.files(stages.out)
     runtime = shown_by(files[0], target).runtime
     digests = tuple(digest for _, digest in artifact.files)
     network = stages.shaped(steps).files["model.safetensors"]

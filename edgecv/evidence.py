@@ -30,10 +30,9 @@ Array = NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A variant's file for a target, the Keras steps behind it, and the name under which it is placed."""
+    """A variant's file for a target, the network behind it, and the name under which it is placed."""
 
     artifact: Artifact
-    steps: tuple[str, ...]
     network: Network
     name: str
 
@@ -51,14 +50,13 @@ def made(stages: Stages, target: Target, variant: str) -> Made:
     steps, format = stages.shaping(variant), runtimes.RUNTIMES[target.runtime].format
     artifact = stages.exported(variant, format, granularity=target.granularity)
     own = target.granularity == "tensor" and artifact.precision in compress.CALIBRATED
-    return Made(artifact, steps, _network(stages, steps), f"{variant}-per-tensor" if own else variant)
+    return Made(artifact, _network(stages, steps), f"{variant}-per-tensor" if own else variant)
 
 
 def _repaired(stages: Stages, target: Target, variant: str) -> Made:
     """Mend a variant; each trial is an entry of its history."""
     found = repair(stages, target, variant)
-    steps = found.best.version.steps
-    network = _network(stages, steps)
+    network = _network(stages, found.best.version.steps)
     history = [
         {
             "step": f"repair: {trial.remedy}",
@@ -71,7 +69,7 @@ def _repaired(stages: Stages, target: Target, variant: str) -> Made:
         for trial in found.trials
     ]
     network = dataclasses.replace(network, history=(*network.history, *history))
-    return Made(found.artifact, steps, network, f"{variant}-{target.name}")
+    return Made(found.artifact, network, f"{variant}-{target.name}")
 
 
 def verified(stages: Stages, target: Target, variant: str) -> Entry:
@@ -86,7 +84,7 @@ def verified(stages: Stages, target: Target, variant: str) -> Entry:
     files = stages.place(found.artifact, found.name)
     path = PurePosixPath(files[0].relative_to(stages.out).as_posix())
     entry = dataclasses.replace(entry, artifact=found.artifact, path=path, network=found.network)
-    return _judged(stages, entry, files, target, own=stages.outputs(found.steps))
+    return _judged(stages, entry, files, target, own=stages.outputs(found.network.steps))
 
 
 def verified_file(stages: Stages, target: Target, path: Path) -> Entry:
@@ -101,7 +99,7 @@ def verified_file(stages: Stages, target: Target, path: Path) -> Entry:
 def measured(stages: Stages, entries: Mapping[str, Entry], target: Target) -> dict[str, Measurement]:
     """Measure the variants' files in interleaved rounds, each a step: a killed bench goes on at its round."""
     found = {name: Measurement(name, ()) for name in entries}
-    subjects = {name: Subject(_files(stages, entry), target) for name, entry in entries.items()}
+    subjects = {name: Subject(entry.files(stages.out), target) for name, entry in entries.items()}
     total = target.measure.processes
     with stages.store.lock(f"device-{target.transport}"):
         for number in range(total):
@@ -114,7 +112,7 @@ def measured(stages: Stages, entries: Mapping[str, Entry], target: Target) -> di
 
 def _network(stages: Stages, steps: tuple[str, ...]) -> Network:
     value = stages.shaped(steps).value
-    return Network(value["params"], value["macs"], tuple(value["history"]))
+    return Network(steps, value["params"], value["macs"], tuple(value["history"]))
 
 
 def _judged(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target, *, own: Array) -> Entry:
@@ -177,10 +175,3 @@ def _round(
     return {
         name: Process(**{**value, "latencies_ms": tuple(value["latencies_ms"])}) for name, value in done.value.items()
     }
-
-
-def _files(stages: Stages, entry: Entry) -> tuple[Path, ...]:
-    """Where `Stages.place` put an entry's files."""
-    assert entry.path is not None
-    assert entry.artifact is not None
-    return tuple(stages.out / entry.path.with_suffix(PurePosixPath(name).suffix) for name, _ in entry.artifact.files)

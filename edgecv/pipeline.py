@@ -136,6 +136,8 @@ def prepare(
     check_name(recipe.model.net)
     for steps in recipe.variants.values():
         compress.precision_of(steps)
+        if "sparse" in steps and (warning := compress.check_sparsity(recipe.sparse)):
+            (listener or Listener()).note(warning)
     found = tuple(one if isinstance(one, Target) else load_target(locate(one, "targets")) for one in targets)
     for target in found:
         if runtimes.RUNTIMES[target.runtime].format not in FORMATS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgecv.artifact import Artifact
@@ -30,8 +30,12 @@ __all__ = ["Entry", "Network", "latency", "make_rows"]
 
 @dataclass(frozen=True)
 class Network:
-    """The Keras network that a file was made from; `history`: what each step did to it, as `StepEntry` has it."""
+    """The Keras network that a file was made from.
 
+    `steps`: those that gave it. `history`: what each did, and each remedy of a repair, as `StepEntry` has it.
+    """
+
+    steps: tuple[str, ...] = ()
     params: int | None = None
     macs: int | None = None
     history: tuple[Mapping[str, Any], ...] = ()
@@ -50,6 +54,12 @@ class Entry:
     measurement: Measurement | None = None
     problem: str | None = None
     network: Network = Network()
+
+    def files(self, out: Path) -> tuple[Path, ...]:
+        """Return where the artifact's files are, in the run's folder `out`."""
+        assert self.path is not None
+        assert self.artifact is not None
+        return tuple(out / self.path.with_suffix(PurePosixPath(name).suffix) for name, _ in self.artifact.files)
 
 
 def make_rows(
@@ -106,7 +116,7 @@ def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Targ
         speedup=_speedup(baseline, measurement),
         memory=_memory(measurement),
         skipped=tuple(SkippedEntry(layer=one.layer, reason=one.reason) for one in artifact.skipped) if artifact else (),
-        steps=tuple(StepEntry(**step) for step in entry.network.history),
+        steps=tuple(StepEntry.model_validate(step, strict=False) for step in entry.network.history),
         emulated=False,
         status=_status(entry, target.limits),
     )

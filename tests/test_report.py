@@ -18,7 +18,7 @@ from edgecv.report import render_html, render_markdown, render_table, table, ver
 from edgecv.report.cells import figure
 from edgecv.report.labels import Box, place
 from edgecv.report.plots import thin
-from edgecv.results import Results, Row
+from edgecv.results import Results, Row, StepEntry
 from tests.sample_results import sample, sample_causes, sample_measurements
 
 COMMAND = "edgecv run models/efficientnet_lite0.toml"
@@ -243,6 +243,16 @@ def test_the_causes_stand_between_the_figures_and_what_was_left_in_float() -> No
     assert not any(part in page(sample(), sample_measurements()) for part in parts[1:4])
 
 
+def test_what_each_step_did_stands_on_the_page_once_for_versions_made_alike() -> None:
+    text = page(sample(), sample_measurements())
+    words = "".join(Page(text).words)
+    assert text.count("left alone by slim") == 1
+    assert "slim-int8 on linux-openvino: 3 steps" in words
+    for part in ("89.3 to 76.3", "446,418", "35.2", "percentile ranges: drop 0.40 pp on validation (kept)"):
+        assert part in words
+    assert "How each version was made" not in page(edited_rows(sample(), steps=()), sample_measurements())
+
+
 def test_the_worst_layers_stand_with_their_figures() -> None:
     words = "".join(Page(page(sample(), sample_causes())).words)
     assert "int8 on linux-litert: block0_expand_relu is the first layer apart" in words
@@ -293,6 +303,8 @@ def test_text_from_outside_is_escaped_everywhere() -> None:
         edgecv=attack,
     )
     rows = [{**row, "variant": attack, "target": attack} for row in sample_measurements()["rows"][:1]]
+    made = StepEntry(step=attack, seconds=1.0, accuracy=(0.5, 0.6), params=1, macs=1, left=skipped, note=attack)
+    results = edited_rows(results, steps=(made,))
     causes = json.loads(json.dumps(sample_causes()).replace("int8", json.dumps(attack)[1:-1]))
     causes["classes"]["names"] = [attack, attack]
     causes["changed"][1]["shown"] = [{**causes["changed"][1]["shown"][0], "label": attack, "version": attack}]

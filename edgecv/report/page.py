@@ -7,6 +7,7 @@ from typing import Any
 
 from edgecv.report import causes
 from edgecv.report.cells import baselines, by_target, cells, clean, decimal, metric_title, name, notes, status_word
+from edgecv.report.made import MADE_COLUMNS, made
 from edgecv.report.plots import Axes, Point, Strip, axes_for, pareto, strips, thin
 from edgecv.report.verdicts import verdict
 from edgecv.results import Results, Row
@@ -70,6 +71,8 @@ def render_html(results: Results, measurements: Mapping[str, Any], *, command: s
         columns=_columns(results),
         text_columns=_TEXT_COLUMNS,
         notes=notes(results),
+        made=made(results),
+        made_columns=MADE_COLUMNS,
         layers=causes.layers(measurements),
         layer_columns=causes.LAYER_COLUMNS,
         classes=causes.classes(measurements),
