@@ -41,10 +41,9 @@ def test_a_precision_before_a_keras_step_is_refused() -> None:
         precision_of(("int8", "slim"))
 
 
-@pytest.mark.parametrize("before", ["int8", "qat"])
-def test_repair_mends_an_int8_file(before: str) -> None:
-    assert precision_of((before, "repair")) == "int8"
-    assert precision_of(("slim", "distill", before, "repair")) == "int8"
+def test_repair_mends_an_int8_file() -> None:
+    assert precision_of(("int8", "repair")) == "int8"
+    assert precision_of(("slim", "distill", "int8", "repair")) == "int8"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,8 @@ def test_repair_mends_an_int8_file(before: str) -> None:
     [
         (("repair",), 'write ["int8", "repair"]'),
         (("repair", "int8"), 'write ["int8", "repair"]'),
-        (("slim", "repair", "qat"), 'write ["slim", "qat", "repair"]'),
+        (("slim", "repair", "int8"), 'write ["slim", "int8", "repair"]'),
+        (("qat", "repair"), "remove repair"),
         (("slim", "repair"), 'write ["slim", "int8", "repair"]'),
         (("float16", "repair"), "remove repair"),
         (("int16x8", "repair"), "remove repair"),
@@ -71,7 +71,7 @@ def test_a_step_twice_is_refused(step: str) -> None:
 
 
 @pytest.mark.parametrize("earlier", ["sparse", "cluster"])
-@pytest.mark.parametrize("later", ["slim", "distill"])
+@pytest.mark.parametrize("later", ["slim"])
 def test_a_step_that_would_undo_an_earlier_one_is_refused(earlier: str, later: str) -> None:
     assert precision_of((later, earlier, "int8")) == "int8"
     with pytest.raises(ConfigError, match=f"{later} after {earlier}: .* lost") as caught:
@@ -91,10 +91,9 @@ def test_what_is_allowed_is_in_an_order_that_can_be(steps: tuple[str, ...]) -> N
     last = steps[:-1] if steps[-1:] == ("repair",) else steps
     assert "repair" not in last
     assert not setters or last[-1] == setters[0]
-    assert last == steps or last[-1] in ("int8", "qat")
+    assert last == steps or last[-1] == "int8"
     for earlier in ("sparse", "cluster"):
-        for later in ("slim", "distill"):
-            assert not {earlier, later} <= set(steps) or steps.index(later) < steps.index(earlier)
+        assert not {earlier, "slim"} <= set(steps) or steps.index("slim") < steps.index(earlier)
 
 
 @given(st.permutations(["slim", "distill", "equalize"]), st.sampled_from(["int8", "qat", "float16"]))

@@ -45,13 +45,11 @@ STEPS: dict[str, Known] = {
 
 REPAIR = "repair"
 # What repair mends.
-REPAIRED = ("int8", "qat")
+REPAIRED = ("int8",)
 # (earlier, later): what the later step would undo, and why.
 UNDONE: dict[tuple[str, str], str] = {
     ("sparse", "slim"): "it rebuilds the network, and the pattern of zeros is lost",
     ("cluster", "slim"): "it rebuilds the network, and the shared values are lost",
-    ("sparse", "distill"): "it trains all weights, and the zeros are lost",
-    ("cluster", "distill"): "it trains all weights, and the shared values are lost",
     ("cluster", "sparse"): "it trains all weights, and the shared values are lost",
     ("cluster", "equalize"): "it scales each channel apart, and the shared values are lost",
 }
@@ -71,7 +69,7 @@ def precision_of(steps: tuple[str, ...]) -> Precision:
 
     Raises:
         ConfigError: an unknown step, one named twice, two that set a precision, or an order that can't be: a precision
-            before other steps, repair anywhere but last and after int8 or qat, or a step that undoes an earlier one.
+            before other steps, repair anywhere but last and after int8, or a step that undoes an earlier one.
 
     >>> precision_of(("slim", "int8", "repair"))
     'int8'
@@ -121,7 +119,7 @@ def _check_repair(steps: tuple[str, ...]) -> None:
         raise ConfigError(
             f"{REPAIR} is not in its place",
             got=_listed(steps),
-            expected="at the end, directly after int8 or qat",
+            expected="at the end, directly after int8 (quantized training is one of its remedies)",
             fix=fix,
         )
 
