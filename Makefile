@@ -2,14 +2,15 @@
 PYTHON ?= python3
 MODEL ?= efficientnet_lite0
 RUN_ARGS ?=
+GROUPS ?=
 BIN := .venv/bin
 TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench readme clean $(TARGETS)
+.PHONY: help setup demo fast-demo test check bench bench-compression readme clean $(TARGETS)
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
+	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
 	@echo "  devices: $(TARGETS)"
 	@echo "  MODEL=NAME chooses the recipe [$(MODEL)]; RUN_ARGS=... goes to edgecv run, such as RUN_ARGS='--data photos'"
 
@@ -26,6 +27,9 @@ setup: .venv/installed ## make .venv with what requirements.lock pins
 demo: setup ## train, compress, verify and measure EfficientNet-Lite0 on photographs of solar cells
 	$(BIN)/edgecv run models/efficientnet_lite0.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
 
+fast-demo: setup ## the same network as fast as it gets: channels removed, distilled, trained with quantization
+	$(BIN)/edgecv run models/efficientnet_lite0_fast.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
+
 $(TARGETS): setup ## build, verify and measure MODEL on a device
 	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ $(RUN_ARGS)
 
@@ -41,7 +45,10 @@ check: setup ## ruff, mypy and the direction of imports
 bench: setup ## measure what the README claims, and write benchmarks/results/
 	$(BIN)/python -m benchmarks.figures
 
-readme: setup ## write the README's tables from benchmarks/results/
+bench-compression: setup ## measure what the compression steps buy, for an hour or more; GROUPS=... for some of it
+	$(BIN)/python -m benchmarks.compression $(GROUPS)
+
+readme: setup ## write the tables of README.md and docs/compression.md from benchmarks/results/
 	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove .venv and runs/

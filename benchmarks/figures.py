@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +21,17 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from edgecv import host
-from edgecv.config import VERSION
+from benchmarks.common import RESULTS, ROOT, SHARED, Figure, printed, recorded, row_of
 from edgecv.measure import Subject, compare_measurements, measure
 from edgecv.recipe import Preprocess
-from edgecv.results import Results, Row, dump_results
+from edgecv.results import Results, dump_results
 from edgecv.runtimes import ask, model_files
 from edgecv.target import Measure, Target
 from edgecv.verify import verify
 
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared" / "data"
-RESULT = ROOT / "benchmarks" / "results" / "figures.json"
 EDGECV = [sys.executable, "-m", "edgecv"]
 BIN = Path(sys.executable).parent
 SIZE = 224
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure: what, its value, what was asked (">= 0.85"), and how it was measured."""
-
-    name: str
-    value: float
-    asked: str
-    how: str
-
-    @property
-    def reached(self) -> bool:
-        """Whether the value is on the right side of what was asked."""
-        sign, limit = self.asked.split()
-        return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
 
 
 def start() -> Iterator[Figure]:
@@ -204,7 +183,7 @@ def demo() -> Iterator[Figure]:
         command = [*EDGECV, "run", "models/efficientnet_lite0.toml", "--out", f"{folder}/run", "--json"]
         found, seconds, peak = _watched(command, store=folder)
         _, again, _ = _watched(command, store=folder)
-    (RESULT.parent / "demo.json").write_text(dump_results(found))
+    (RESULTS / "demo.json").write_text(dump_results(found))
     how = "edgecv run models/efficientnet_lite0.toml, empty store"
     yield Figure("demo, s", seconds, "<= 480", how)
     yield Figure("demo again, s", again, "<= 15", "the same command")
@@ -223,15 +202,11 @@ def flowers() -> Iterator[Figure]:
 
 
 def _accuracy(name: str, found: Results, *, asked: str) -> Iterator[Figure]:
-    accuracy = _row(found, "float32").accuracy
+    accuracy = row_of(found, "float32").accuracy
     assert accuracy is not None
     low, high = accuracy.ci95
     how = f"float32 LiteRT file, {accuracy.n} test images, interval [{low:.3f}, {high:.3f}]"
     yield Figure(f"{name}, test accuracy", accuracy.value, asked, how)
-
-
-def _row(found: Results, variant: str) -> Row:
-    return next(row for row in found.rows if row.variant == variant)
 
 
 def _seconds(command: list[str]) -> float:
@@ -281,21 +256,16 @@ GROUPS: dict[str, tuple[Callable[[], Iterator[Figure]], bool]] = {
 
 def main(names: list[str]) -> None:
     """Measure the groups named, or all, and print each figure beside what was asked."""
-    figures = []
+    figures: list[Figure] = []
     for name in names or GROUPS:
         group, needs_data = GROUPS[name]
         if needs_data and not SHARED.is_dir():
             print(f"left out: {name} needs the evaluation data in ../shared/data")
             continue
-        for figure in group():
-            figures.append(figure)
-            word = "reached" if figure.reached else "MISSED"
-            print(f"{word:8} {figure.name}: {figure.value:.4g} (asked {figure.asked}; {figure.how})", flush=True)
+        figures += printed(group())
     if not names:
-        RESULT.parent.mkdir(exist_ok=True)
-        entries = [{**asdict(figure), "reached": figure.reached} for figure in figures]
-        facts = {**host.facts(), "runtimes": host.runtime_versions()}
-        RESULT.write_text(json.dumps({"edgecv": VERSION, "host": facts, "figures": entries}, indent=1) + "\n")
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "figures.json").write_text(json.dumps(recorded(figures), indent=1) + "\n")
 
 
 if __name__ == "__main__":

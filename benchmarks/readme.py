@@ -1,21 +1,26 @@
-"""Write the README's table and figures from benchmarks/results: `python -m benchmarks.readme`."""
+"""Write the tables of README.md and docs/compression.md from benchmarks/results: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from edgecv.report import render_markdown
 from edgecv.results import read_results
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+WRITTEN = (ROOT / "README.md", ROOT / "docs" / "compression.md")
 
 
-def rendered(readme: str) -> str:
-    """Return the README's text with what stands between its markers written anew."""
-    return _between(_between(readme, "table", _table()), "figures", _figures())
+def rendered(text: str) -> str:
+    """Return the text of a document with what stands between its markers written anew."""
+    for name, content in (("table", _table), ("figures", _figures), ("fast", _fast), ("compression", _compression)):
+        if f"<!-- {name}: " in text:
+            text = _between(text, name, content())
+    return text
 
 
 def _table() -> str:
@@ -33,6 +38,40 @@ def _figures() -> str:
     return "\n".join([*lines, "", _machine(found["host"]), ""])
 
 
+def _fast() -> str:
+    path = RESULTS / "fast.json"
+    if not path.is_file():
+        return _unmeasured("fast")
+    results = read_results(path)
+    return f"{render_markdown(results)}\n{_machine(results.host)}\n"
+
+
+def _compression() -> str:
+    path = RESULTS / "compression.json"
+    if not path.is_file():
+        return _unmeasured("")
+    lines: list[str] = []
+    for name, group in json.loads(path.read_text())["groups"].items():
+        lines += [
+            f"`{name}`. {_machine(group['host'])}",
+            "",
+            "| figure | measured | asked | | how |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [_line(one) for one in group["figures"]]
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def _line(one: dict[str, Any]) -> str:
+    word = {True: "reached", False: "missed", None: ""}[one["reached"]]
+    return f"| {one['name']} | {one['value']:.4g} | {one['asked'] or '-'} | {word} | {one['how']} |"
+
+
+def _unmeasured(group: str) -> str:
+    return f"Not measured yet: `{' '.join(('python -m benchmarks.compression', group)).strip()}` fills this in.\n"
+
+
 def _machine(facts: dict[str, object]) -> str:
     flags = [flag for flag in ("avx512_vnni", "avx_vnni", "amx_int8") if flag in str(facts["flags"])]
     return f"On {facts['cores_usable']} cores of {facts['cpu']} ({', '.join(flags) or 'no VNNI'})."
@@ -43,5 +82,5 @@ def _between(text: str, name: str, content: str) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(rendered(path.read_text()))
+    for path in WRITTEN:
+        path.write_text(rendered(path.read_text()))

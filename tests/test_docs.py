@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from benchmarks.readme import rendered
+from benchmarks.readme import WRITTEN, rendered
 from edgecv.cli import app, store_app
+from edgecv.compress import STEPS
 from edgecv.recipe import Recipe
 from edgecv.target import Target
 from tests.conftest import ROOT
@@ -44,13 +45,26 @@ def test_the_readme_is_short_enough_to_be_read():
     assert len(README.splitlines()) < 150
 
 
-def test_the_readmes_tables_are_those_of_the_measured_results():
-    assert rendered(README) == README
+def test_what_explains_the_compression_steps_is_short_enough_to_be_read():
+    assert len((ROOT / "docs" / "compression.md").read_text().partition("## Measured")[0].splitlines()) < 150
 
 
-def test_every_file_that_the_readme_names_exists():
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_the_tables_are_those_of_the_measured_results(path):
+    text = path.read_text()
+    assert rendered(text) == text
+
+
+def test_every_compression_step_is_explained():
+    text = (ROOT / "docs" / "compression.md").read_text()
+    for step in STEPS:
+        assert f"**`{step}`**" in text, step
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_every_file_that_a_document_names_exists(path):
+    for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", path.read_text()):
+        assert (path.parent / link).exists(), link
 
 
 def test_every_make_target_that_the_readme_names_exists():
