@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgecv import nets
 from edgecv.compress.graph import Group, find_groups, functional
+from edgecv.compress.reconstruct import reconstruct
 from edgecv.compress.removal import Kept, remove
 from edgecv.compress.scores import score
 from edgecv.compress.slim import Slimmed, plan, slim
@@ -25,6 +26,11 @@ from edgecv.settings import Slim
 tf_keras = keras()
 layers = tf_keras.layers
 RNG = np.random.default_rng
+
+
+def plainly(**changes: Any) -> Slim:
+    """Settings that need no photographs: scores of batch norm, the same share of each group, nothing refitted."""
+    return Slim(**{"score": "batch_norm", "ranking": "uniform", "reconstruct": False, **changes})
 
 
 class HardSwish(layers.Layer):  # type: ignore[misc]
@@ -234,7 +240,7 @@ def test_layers_keep_their_names_order_and_whether_they_train() -> None:
 def test_the_model_that_is_slimmed_does_not_change() -> None:
     model = classifier(everything)
     before, weights = json.dumps(model.get_config()), model.get_weights()
-    slim(model, Slim(multiple=1), keep=0.5, cost=macs)
+    slim(model, plainly(multiple=1), keep=0.5, cost=macs)
     assert json.dumps(model.get_config()) == before
     for now, then in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -355,7 +361,7 @@ def test_what_has_no_rule_is_left_alone_with_a_reason_and_the_rest_is_slimmed(od
     assert reason in told["stem_conv"]
     assert "head_conv" in found
     assert "stem_conv" not in found
-    slimmed = slim(model, Slim(budget="channels"), keep=0.5)
+    slimmed = slim(model, plainly(budget="channels"), keep=0.5)
     assert slimmed.kept == {"head_conv": (8, 16)}
     assert slimmed.model.get_layer("stem_conv").filters == 16
     assert_alike(slimmed.model, masked(model, remaining(slimmed, model)))
@@ -455,7 +461,7 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def scores_of(model: Any, kind: Any, digits: Any) -> dict[str, NDArray[np.float64]]:
     images, labels = digits
-    chosen = Slim(score=kind)
+    chosen = plainly(score=kind)
     return score(model, find_groups(model)[0], chosen, images=images, labels=labels, preprocess=Preprocess(size=16))
 
 
@@ -469,7 +475,7 @@ def test_a_channel_that_nothing_reads_scores_zero_and_is_removed_first(kind: Any
     assert found["expand_conv"][7] == 0.0
     alive = np.flatnonzero(found["expand_conv"])
     assert len(alive) > 24
-    kept = plan(found, Slim(multiple=1), share=len(alive) / 48)
+    kept = plan(found, plainly(multiple=1), share=len(alive) / 48)
     np.testing.assert_array_equal(kept["expand_conv"], alive)
 
 
@@ -484,7 +490,7 @@ def test_a_dead_channel_is_removed_first(kind: Any, digits: Any) -> None:
     assert found["head_conv"][5] == 0.0
     alive = np.flatnonzero(found["head_conv"])
     assert len(alive) > 12
-    kept = plan(found, Slim(multiple=1), share=len(alive) / 24)
+    kept = plan(found, plainly(multiple=1), share=len(alive) / 24)
     np.testing.assert_array_equal(kept["head_conv"], alive)
 
 
@@ -517,7 +523,7 @@ def test_frozen_layers_have_taylor_scores(digits: Any) -> None:
 
 def test_taylor_scores_without_photographs_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs labelled photographs"):
-        slim(classifier(residual), Slim(score="taylor", budget="channels"), keep=0.5)
+        slim(classifier(residual), plainly(score="taylor", budget="channels"), keep=0.5)
 
 
 # plans and budgets
@@ -533,7 +539,7 @@ def test_a_plan_keeps_the_best_in_multiples_and_never_nothing(
     sizes: list[int], share: float, multiple: int, ranking: Any
 ) -> None:
     scores = {str(i): RNG(i).random(size) for i, size in enumerate(sizes)}
-    for name, kept in plan(scores, Slim(multiple=multiple, ranking=ranking), share=share).items():
+    for name, kept in plan(scores, plainly(multiple=multiple, ranking=ranking), share=share).items():
         size = len(scores[name])
         assert len(kept) % multiple == 0 or len(kept) == size
         assert len(kept) >= min(size, multiple)
@@ -544,13 +550,13 @@ def test_a_plan_keeps_the_best_in_multiples_and_never_nothing(
 
 def test_global_ranking_takes_more_from_the_group_with_more_useless_channels() -> None:
     flat, steep = np.ones(64), np.where(np.arange(64) < 16, 1.0, 1e-3)
-    kept = plan({"flat": flat, "steep": steep}, Slim(ranking="global"), share=0.5)
+    kept = plan({"flat": flat, "steep": steep}, plainly(ranking="global"), share=0.5)
     assert len(kept["steep"]) < len(kept["flat"])
 
 
 def test_global_ranking_does_not_depend_on_the_scale_of_a_group() -> None:
     scores = {"a": RNG(0).random(64), "b": RNG(1).random(64)}
-    chosen = Slim(ranking="global")
+    chosen = plainly(ranking="global")
     before = plan(scores, chosen, share=0.5)
     after = plan({"a": scores["a"] * 1e6, "b": scores["b"]}, chosen, share=0.5)
     np.testing.assert_array_equal(before["a"], after["a"])
@@ -559,21 +565,21 @@ def test_global_ranking_does_not_depend_on_the_scale_of_a_group() -> None:
 
 def test_global_ranking_leaves_a_tenth_of_each_group() -> None:
     lone = np.where(np.arange(640) == 0, 1.0, 1e-6)
-    kept = plan({"flat": np.ones(640), "lone": lone}, Slim(ranking="global"), share=0.5)
+    kept = plan({"flat": np.ones(640), "lone": lone}, plainly(ranking="global"), share=0.5)
     assert len(kept["lone"]) == 64
 
 
 @pytest.mark.parametrize("ranking", ["uniform", "global"])
 @pytest.mark.parametrize(("budget", "cost", "keep"), [("macs", macs, 0.5), ("params", params, 0.25)])
 def test_a_budget_is_reached_and_used(separable: Any, ranking: Any, budget: Any, cost: Any, keep: float) -> None:
-    slimmed = slim(separable, Slim(budget=budget, ranking=ranking), keep=keep, cost=cost)
+    slimmed = slim(separable, plainly(budget=budget, ranking=ranking), keep=keep, cost=cost)
     share = cost(slimmed.model) / cost(separable)
     assert 0.85 * keep <= share <= keep
     assert slimmed.share == pytest.approx(share)
 
 
 def test_kept_channels_are_multiples_of_eight(separable: Any) -> None:
-    slimmed = slim(separable, Slim(budget="channels", ranking="global"), keep=0.4)
+    slimmed = slim(separable, plainly(budget="channels", ranking="global"), keep=0.4)
     assert all(count % 8 == 0 for count, _ in slimmed.kept.values())
     for name, (count, size) in slimmed.kept.items():
         assert slimmed.model.get_layer(name).filters == count
@@ -581,10 +587,10 @@ def test_kept_channels_are_multiples_of_eight(separable: Any) -> None:
 
 
 def test_a_share_of_the_channels_needs_no_cost(separable: Any) -> None:
-    slimmed = slim(separable, Slim(budget="channels"), keep=0.5)
+    slimmed = slim(separable, plainly(budget="channels"), keep=0.5)
     assert slimmed.kept["pair6_pointwise_conv"] == (128, 256)
     assert slimmed.share == pytest.approx(0.5, abs=0.02)
-    ranked = slim(separable, Slim(budget="channels", ranking="global"), keep=0.5)
+    ranked = slim(separable, plainly(budget="channels", ranking="global"), keep=0.5)
     assert 0.45 <= ranked.share <= 0.5
 
 
@@ -595,48 +601,48 @@ def test_a_noisy_latency_is_asked_for_eight_times_at_most(separable: Any) -> Non
         calls.append(model)
         return macs(model) / 1e6 * float(RNG(len(calls)).uniform(0.97, 1.03)) + 0.05
 
-    slimmed = slim(separable, Slim(budget="latency"), keep=0.5, cost=latency_ms)
+    slimmed = slim(separable, plainly(budget="latency"), keep=0.5, cost=latency_ms)
     assert len(calls) <= 8
     assert 0.3 <= macs(slimmed.model) / macs(separable) <= 0.53
 
 
 def test_expanded_groups_alone_leave_the_sums_as_they_are() -> None:
     model = classifier(residual)
-    slimmed = slim(model, Slim(groups="expanded", budget="channels"), keep=0.5)
+    slimmed = slim(model, plainly(groups="expanded", budget="channels"), keep=0.5)
     assert slimmed.kept == {"expand_conv": (24, 48), "head_conv": (16, 24)}
     assert slimmed.model.get_layer("stem_conv").filters == 16
     assert {s.layer: s.reason for s in slimmed.left}["stem_conv"].startswith("not inside one block")
 
 
 def test_small_groups_are_left_alone_with_a_reason() -> None:
-    slimmed = slim(classifier(gated), Slim(budget="channels"), keep=0.5)
+    slimmed = slim(classifier(gated), plainly(budget="channels"), keep=0.5)
     assert {s.layer: s.reason for s in slimmed.left}["reduce"] == "8 channels, and slim.multiple is 8"
 
 
 def test_a_share_below_the_smallest_network_is_refused_with_the_figure(separable: Any) -> None:
     with pytest.raises(ConfigError, match="can't reach") as error:
-        slim(separable, Slim(budget="channels"), keep=0.01)
+        slim(separable, plainly(budget="channels"), keep=0.01)
     assert "0.0584" in error.value.expected
     with pytest.raises(ConfigError, match="share of the macs"):
-        slim(separable, Slim(budget="macs"), keep=0.001, cost=macs)
+        slim(separable, plainly(budget="macs"), keep=0.001, cost=macs)
 
 
 def test_a_network_without_room_is_refused() -> None:
     model = classifier(lambda x: conv(x, "stem", 8))
     with pytest.raises(ConfigError, match="no channels to remove"):
-        slim(model, Slim(budget="channels"), keep=0.5)
+        slim(model, plainly(budget="channels"), keep=0.5)
 
 
 def test_a_budget_without_its_cost_is_refused(separable: Any) -> None:
     with pytest.raises(ConfigError, match="needs a function"):
-        slim(separable, Slim(budget="latency"), keep=0.5)
+        slim(separable, plainly(budget="latency"), keep=0.5)
 
 
 @pytest.mark.parametrize("kind", ["batch_norm", "taylor"])
 def test_slimming_twice_gives_the_same_network(kind: Any, digits: Any) -> None:
     model = classifier(everything)
     images, labels = digits
-    chosen = Slim(score=kind, budget="channels", ranking="global", multiple=2)
+    chosen = plainly(score=kind, budget="channels", ranking="global", multiple=2)
     first, second = (
         slim(model, chosen, keep=0.5, images=images, labels=labels, preprocess=Preprocess(size=16)) for _ in range(2)
     )
@@ -646,15 +652,15 @@ def test_slimming_twice_gives_the_same_network(kind: Any, digits: Any) -> None:
 
 
 def test_a_slimmed_network_is_slimmed_again(separable: Any) -> None:
-    once = slim(separable, Slim(budget="channels"), keep=0.75)
-    twice = slim(once.model, Slim(budget="channels"), keep=0.75)
+    once = slim(separable, plainly(budget="channels"), keep=0.75)
+    twice = slim(once.model, plainly(budget="channels"), keep=0.75)
     assert twice.kept["pair6_pointwise_conv"] == (144, 192)
     assert macs(twice.model) < macs(once.model) < macs(separable)
 
 
 def test_a_slimmed_network_is_saved_and_loaded(tmp_path: Path) -> None:
     model = classifier(everything)
-    slimmed = slim(model, Slim(multiple=2), keep=0.5, cost=params).model
+    slimmed = slim(model, plainly(multiple=2), keep=0.5, cost=params).model
     save_model(slimmed, tmp_path / "slim.safetensors")
     assert_alike(load_model(tmp_path / "slim.safetensors"), slimmed)
 
@@ -662,9 +668,49 @@ def test_a_slimmed_network_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_all_weights_of_a_slimmed_network_train() -> None:
     import tensorflow as tf
 
-    slimmed = slim(classifier(everything), Slim(multiple=2), keep=0.5, cost=params).model
+    slimmed = slim(classifier(everything), plainly(multiple=2), keep=0.5, cost=params).model
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(slimmed(RNG(0).random((8, 12, 12, 3), np.float32), training=True) ** 2)
     gradients = tape.gradient(loss, slimmed.trainable_variables)
     assert len(gradients) == len(slimmed.trainable_variables) > 15
     assert all(gradient is not None for gradient in gradients)
+
+
+def outputs(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(model.predict_on_batch((images.astype(np.float32) - 127.0) / 128.0))
+
+
+@pytest.mark.parametrize("body", [residual, gated, everything])
+def test_refitted_weights_come_nearer_to_what_the_whole_network_computed(body: Any) -> None:
+    model, images = randomised(classifier(body)), RNG(3).integers(0, 256, (64, 12, 12, 3)).astype(np.uint8)
+    kept = draw(model)
+    before = remove(model, kept)
+    after = remove(model, kept)
+    reconstruct(model, after, kept, images=images[:48], preprocess=Preprocess(size=16))
+    wanted = outputs(model, images[48:])
+    errors = [float(np.square(outputs(one, images[48:]) - wanted).sum()) for one in (before, after)]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_where_all_channels_stay_refitting_changes_nothing() -> None:
+    model = randomised(classifier(residual))
+    images = RNG(3).integers(0, 256, (32, 12, 12, 3)).astype(np.uint8)
+    kept = {group.name: np.arange(group.size) for group in find_groups(model)[0]}
+    same = remove(model, kept)
+    reconstruct(model, same, kept, images=images, preprocess=Preprocess(size=16))
+    np.testing.assert_allclose(outputs(same, images), outputs(model, images), rtol=1e-2, atol=1e-3)
+
+
+def test_a_channel_that_is_a_copy_of_another_is_made_up_for_exactly() -> None:
+    """Half of the inputs of a dense layer repeat the others: without them, the others get their weights."""
+    layers = keras().layers
+    image = keras().Input((8, 8, 3), name="image")
+    x = layers.GlobalAveragePooling2D(name="pool")(layers.Conv2D(8, 3, name="conv", activation="relu")(image))
+    model = keras().Model(image, layers.Dense(4, name="logits")(x))
+    kernel, bias = model.get_layer("conv").get_weights()
+    model.get_layer("conv").set_weights([np.concatenate([kernel[..., :4]] * 2, axis=-1), bias])
+    images = RNG(4).integers(0, 256, (64, 8, 8, 3)).astype(np.uint8)
+    kept = {"conv": np.arange(4)}
+    smaller = remove(model, kept)
+    reconstruct(model, smaller, kept, images=images, preprocess=Preprocess(size=16))
+    np.testing.assert_allclose(outputs(smaller, images), outputs(model, images), atol=2e-2)
