@@ -102,8 +102,9 @@ class Photographs:
     def do(self, step: Step, work: Callable[[Path], Any], *, label: str = "") -> Done:
         """Do a step, or reuse it, and tell the listener."""
         done = self.store.run(step, work)
-        self.keys.append(done.key)
-        self.listener.ended(label or step.name, done.seconds, reused=done.reused)
+        if done.key not in self.keys:  # what a run asks for twice was not reused from an earlier one
+            self.keys.append(done.key)
+            self.listener.ended(label or step.name, done.seconds, reused=done.reused)
         return done
 
     def array(self, done: Done) -> NDArray[np.float32]:
