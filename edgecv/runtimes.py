@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from edgecv import worker
 from edgecv.artifact import Format
 from edgecv.errors import DeviceError, MissingError, ModelError
 from edgecv.extras import install_command
-from edgecv.isolate import run_child
+from edgecv.isolate import Child, run_child
 from edgecv.target import RuntimeName, Target
 
 __all__ = ["RUNTIMES", "Runtime", "ask", "model_files", "require", "runtime_for"]
@@ -155,9 +156,13 @@ def ask(
             found: dict[str, Any] = json.loads(answer.read_text())
         except (OSError, ValueError):
             found = {}
+    _check_answer(found, child, files[0].name, target.runtime)
+    return found
+
+
+def _check_answer(found: Mapping[str, Any], child: Child, file: str, runtime: str) -> None:
     if reason := found.get("refused"):
-        raise DeviceError(f"{target.runtime} refused {files[0].name}", got=reason)
+        raise DeviceError(f"{runtime} refused {file}", got=reason)
     if child.problem or not found:
         last = child.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise DeviceError(f"{target.runtime} {child.problem or 'gave no answer'} on {files[0].name}", got=last[0][:300])
-    return found
+        raise DeviceError(f"{runtime} {child.problem or 'gave no answer'} on {file}", got=last[0][:300])

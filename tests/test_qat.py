@@ -34,6 +34,7 @@ from edgecv.recipe import Preprocess
 from edgecv.runtimes import ask
 from edgecv.target import Target
 from edgecv.train.forward import predict, reestimate_batch_norm
+from tests.uneven import run_tflite
 
 layers = tf_keras.layers
 SIZE = 32
@@ -120,19 +121,6 @@ def trained(base: Any, digits: tuple[Images, NDArray[np.int64]]) -> Any:
 @pytest.fixture(scope="module")
 def content(trained: Any) -> bytes:
     return to_tflite_trained(trained, preprocess=PREPROCESS, labels=LABELS).files["model.tflite"]
-
-
-def run_tflite(content: bytes, images: Images) -> NDArray[np.float32]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
-    results = []
-    for image in images:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])
-        interpreter.invoke()
-        results.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
-    return np.stack(results)
 
 
 def steps_apart(content: bytes, model: Any, images: Images) -> dict[str, float]:
