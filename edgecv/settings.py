@@ -33,10 +33,10 @@ class Slim(Config):
     """Remove channels: `keep` is the share of `budget` that stays, and `rounds` the steps in which it gets there.
 
     `budget`: "channels" (in every group), "macs", "params" or "latency" (of the int8 TFLite file, measured here).
-    `ranking`: "uniform" keeps the same share in every group, "global" compares the scores of all groups. `groups`:
-    "expanded" are those inside blocks alone, "all" those joined by sums as well. `multiple`: channels stay multiples
-    of it. `reconstruct`: fit the weights that are left to what the whole network computed. `epochs` of recovery
-    training follow each round.
+    `ranking`: "uniform" keeps the same share in every group, "global" compares all channels by score and cost.
+    `groups`: "expanded" are those inside blocks alone, "all" those joined by sums as well. `multiple`: channels stay
+    multiples of it. `reconstruct`: fit the weights that are left to what the whole network computed. `epochs` of
+    recovery training follow each round.
     """
 
     keep: float = Field(0.5, gt=0.0, lt=1.0)

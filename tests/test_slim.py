@@ -15,7 +15,7 @@ from edgecv import nets
 from edgecv.compress.graph import Group, find_groups, functional
 from edgecv.compress.reconstruct import reconstruct
 from edgecv.compress.removal import Kept, remove
-from edgecv.compress.scores import score
+from edgecv.compress.scores import per_cost, score
 from edgecv.compress.slim import Slimmed, plan, slim
 from edgecv.errors import ConfigError, ModelError, UsageError
 from edgecv.keras_file import load_model, save_model
@@ -554,19 +554,30 @@ def test_global_ranking_takes_more_from_the_group_with_more_useless_channels() -
     assert len(kept["steep"]) < len(kept["flat"])
 
 
-def test_global_ranking_does_not_depend_on_the_scale_of_a_group() -> None:
-    scores = {"a": RNG(0).random(64), "b": RNG(1).random(64)}
-    chosen = plainly(ranking="global")
-    before = plan(scores, chosen, share=0.5)
-    after = plan({"a": scores["a"] * 1e6, "b": scores["b"]}, chosen, share=0.5)
-    np.testing.assert_array_equal(before["a"], after["a"])
-    np.testing.assert_array_equal(before["b"], after["b"])
-
-
-def test_global_ranking_leaves_a_tenth_of_each_group() -> None:
+def test_global_ranking_leaves_three_hundredths_of_each_group() -> None:
     lone = np.where(np.arange(640) == 0, 1.0, 1e-6)
     kept = plan({"flat": np.ones(640), "lone": lone}, plainly(ranking="global"), share=0.5)
-    assert len(kept["lone"]) == 64
+    assert len(kept["lone"]) == 16  # 19 of 640, as a multiple of 8
+
+
+def test_batch_norm_scores_of_different_groups_are_compared_whatever_their_scale() -> None:
+    model = classifier(residual)
+    groups, _ = find_groups(model)
+    scores = score(model, groups, plainly(score="batch_norm"))
+    scaled = {name: each * 10.0**i for i, (name, each) in enumerate(scores.items())}
+    first, second = (per_cost(model, groups, one, plainly(score="batch_norm")) for one in (scores, scaled))
+    for name, each in first.items():
+        np.testing.assert_allclose(second[name], each)
+
+
+def test_a_channel_of_a_larger_map_has_to_be_worth_more() -> None:
+    """The stem's cost is its kernel's, the next layer's that reads it, and what it takes to write it."""
+    model = classifier(lambda x: conv(conv(x, "stem", 16, kernel=3), "head", 24, strides=3))
+    groups, _ = find_groups(model)
+    ones = {group.name: np.ones(group.size) for group in groups}
+    found = per_cost(model, groups, ones, plainly(score="taylor"))
+    stem, head = 12 * 12 * (3 * 3 * 3 + 50) + 4 * 4 * 24, 4 * 4 * (16 + 50) + 5
+    assert found["stem_conv"][0] / found["head_conv"][0] == pytest.approx(np.sqrt(head / stem))
 
 
 @pytest.mark.parametrize("ranking", ["uniform", "global"])

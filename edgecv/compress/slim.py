@@ -18,7 +18,7 @@ from edgecv.artifact import Skipped
 from edgecv.compress.graph import Group, find_groups, functional
 from edgecv.compress.reconstruct import reconstruct
 from edgecv.compress.removal import Kept, remove
-from edgecv.compress.scores import score
+from edgecv.compress.scores import per_cost, score
 from edgecv.errors import ConfigError
 from edgecv.recipe import Preprocess
 from edgecv.settings import Slim
@@ -31,7 +31,7 @@ __all__ = ["Slimmed", "plan", "slim"]
 log = logging.getLogger(__name__)
 
 # The least share of a group that ranking groups against each other leaves: without its channels a net is cut in two.
-_FLOOR = 0.1
+_FLOOR = 0.03
 # How many networks are tried on the way to a budget; a latency is measured for each.
 _TRIES = {"channels": 64, "macs": 10, "params": 10, "latency": 6}
 # Shares closer than this give the same network, as good as always.
@@ -79,6 +79,8 @@ def slim(
     model = functional(model)
     groups, left = _choose(*find_groups(model), settings)
     scores = score(model, groups, settings, images=images, labels=labels, preprocess=preprocess)
+    if settings.ranking == "global":
+        scores = per_cost(model, groups, scores, settings)
     cost_of = _cost_of(model, scores, settings, cost)
     if settings.budget == "channels" and settings.ranking == "uniform":
         kept, share = _share_of_each(scores, settings, keep)
@@ -95,9 +97,8 @@ def slim(
 def plan(scores: Mapping[str, NDArray[np.float64]], settings: Slim, *, share: float) -> Kept:
     """Choose the channels to keep of each group, those of the highest scores: int64 indices, sorted.
 
-    `share`, in [0, 1], is of each group's channels ("uniform") or of the channels of all groups together ("global"):
-    each group's scores are divided by their root mean square, which is the normalisation of Molchanov et al. 2017
-    without its preference for small groups, and no group goes below a tenth. Counts are multiples of
+    `share`, in [0, 1], is of each group's channels ("uniform") or of the channels of all groups together ("global": the
+    scores have to be comparable between groups), and no group goes below three hundredths. Counts are multiples of
     `settings.multiple`, at least one of it; a group that has no more stays whole.
 
     >>> plan({"stem": np.array([0.1, 0.9, 0.5, 0.7])}, Slim(multiple=2), share=0.5)
@@ -107,9 +108,8 @@ def plan(scores: Mapping[str, NDArray[np.float64]], settings: Slim, *, share: fl
         return {name: np.arange(len(each)) for name, each in scores.items()}
     wanted = {name: share * len(each) for name, each in scores.items()}
     if settings.ranking == "global":
-        even = {name: each / max(float(np.sqrt((each**2).mean())), 1e-30) for name, each in scores.items()}
-        threshold = np.quantile(np.concatenate(list(even.values())), 1.0 - share)
-        wanted = {name: max(float((each >= threshold).sum()), _FLOOR * len(each)) for name, each in even.items()}
+        threshold = np.quantile(np.concatenate(list(scores.values())), 1.0 - share)
+        wanted = {name: max(float((each >= threshold).sum()), _FLOOR * len(each)) for name, each in scores.items()}
     return {name: _best(each, _rounded(wanted[name], len(each), settings.multiple)) for name, each in scores.items()}
 
 
