@@ -20,7 +20,7 @@ from edgecv.settings import Cluster, Slim, Sparse
 from edgecv.stats import process_figure
 from edgecv.target import Target
 
-__all__ = ["Change", "Examples", "clustered", "cost", "equalized", "quantized", "slimmed", "sparsified"]
+__all__ = ["Change", "Examples", "check_slim", "clustered", "cost", "equalized", "quantized", "slimmed", "sparsified"]
 
 Hook = Callable[[], None]
 
@@ -65,12 +65,19 @@ def slimmed(model: Any, settings: Slim, examples: Examples, *, keep: float) -> C
     return Change(found.model, found.left)
 
 
-def cost(model: Any, settings: Slim, examples: Examples) -> float:
+def cost(model: Any, settings: Slim, examples: Examples | None) -> float:
     """Compute what the budget of slim counts: parameters, multiply-accumulates, or milliseconds of the int8 file."""
     if settings.budget == "latency":
+        assert examples is not None, "a latency needs a file, and that needs calibration images"
         return _latency_ms(model, examples)
     found = nets.profile(model)
     return found.params if settings.budget == "params" else found.macs
+
+
+def check_slim(model: Any, settings: Slim) -> None:
+    """Refuse a share out of reach before training; a latency would take a file, and is seen when slim runs."""
+    if settings.budget != "latency":
+        compress.check_reach(model, settings, cost=functools.partial(cost, settings=settings, examples=None))
 
 
 def equalized(model: Any, examples: Examples) -> Change:

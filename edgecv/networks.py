@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecv import compress, keras_file, nets, train
-from edgecv.changes import Change, Examples, clustered, equalized, quantized, slimmed, sparsified
+from edgecv.changes import Change, Examples, check_slim, clustered, equalized, quantized, slimmed, sparsified
 from edgecv.epochs import Epochs
 from edgecv.photographs import OUTPUTS, Photographs, tools
 from edgecv.quiet import load_tensorflow
@@ -131,6 +131,8 @@ class Networks(Photographs):
             dropout=recipe.model.dropout,
             batch_norm_momentum=recipe.train.batch_norm_momentum,
         )
+        if any("slim" in steps for steps in recipe.variants.values()):
+            check_slim(model, recipe.slim)
         if recipe.model.weights == "imagenet":
             self.listener.progress(0, 1, f"loading the ImageNet weights of {recipe.model.net}")
             nets.load_imagenet(model, recipe.model.net)

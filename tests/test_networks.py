@@ -1,10 +1,14 @@
 """Every compression step on real photographs, alone and in the combinations that recipes use, up to the final bytes."""
 
+import json
+
 import numpy as np
 import pytest
 
 from edgecv import pipeline
 from edgecv.compress import clusters, sparsity
+from edgecv.errors import ConfigError
+from edgecv.recipe import Recipe, load_recipe
 from edgecv.target import Measure, Target
 from tests.conftest import ROOT
 from tests.digits import write_digits
@@ -45,6 +49,17 @@ def test_a_slimmed_file_is_smaller_and_its_row_has_its_own_size(rows):
         assert slim.artifact.size_bytes < 0.7 * full.artifact.size_bytes
         assert slim.macs <= 0.5 * full.macs
         assert slim.params < full.params
+
+
+def test_a_share_out_of_reach_is_refused_before_any_training(place, digits):
+    values = load_recipe(RECIPE).model_dump()
+    recipe = Recipe.model_validate({**values, "slim": {**values["slim"], "keep": 0.001}})
+    stages, _ = pipeline.prepare(recipe, data=digits, out=place / "hopeless", store=place / "hopeless-store")
+    with stages.store.in_use(), pytest.raises(ConfigError, match="can't reach this share of the macs") as error:
+        _ = stages.trained
+    assert error.value.got == "keep = 0.001"
+    done = [json.loads(path.read_text())["record"]["name"] for path in (place / "hopeless-store/steps").glob("*.json")]
+    assert done == ["data"]
 
 
 def test_a_row_tells_what_each_step_did(rows):

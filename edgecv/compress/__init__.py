@@ -4,7 +4,7 @@ from edgecv.compress.cluster import cluster, clusters
 from edgecv.compress.equalize import equalize
 from edgecv.compress.hold import hold
 from edgecv.compress.qat import quantize_aware, set_ranges, strip_ranges
-from edgecv.compress.slim import slim
+from edgecv.compress.slim import check_reach, slim
 from edgecv.compress.sparse import check_sparsity, sparsify, sparsity, strip
 from edgecv.compress.steps import CALIBRATED, STEPS, Known, Precision, check_calibration, lacking, precision_of
 
@@ -14,6 +14,7 @@ __all__ = [
     "Known",
     "Precision",
     "check_calibration",
+    "check_reach",
     "check_sparsity",
     "cluster",
     "clusters",

@@ -93,7 +93,7 @@ def _cost(layer: Any, cut: Cut, group: str, output: Any) -> float:
         return 0.0
     channels = sum(span.stop - span.start for span in spans(cut, group))
     work = math.prod(shape) / shape[cut.axis] + (0.0 if cut.role == "in" else _WRITE)
-    return channels * work * (positions(output) or 1)
+    return float(channels * work * (positions(output) or 1))
 
 
 def _by_batch_norm(model: Any, groups: Sequence[Group]) -> dict[str, Floats]:

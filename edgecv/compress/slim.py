@@ -26,7 +26,7 @@ from edgecv.settings import Slim
 if TYPE_CHECKING:
     import tf_keras
 
-__all__ = ["Slimmed", "plan", "slim"]
+__all__ = ["Slimmed", "check_reach", "plan", "slim"]
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,21 @@ def slim(
     if settings.reconstruct and images is not None and preprocess is not None:
         reconstruct(model, smaller, kept, images=images, preprocess=preprocess)
     return Slimmed(smaller, counts, left, share)
+
+
+def check_reach(model: tf_keras.Model, settings: Slim, *, cost: Callable[[Any], float] | None = None) -> None:
+    """Refuse a `settings.keep` that not even the smallest network in reach has, before anything is trained.
+
+    `cost` is as in `slim`. It is called twice; the model's weights don't matter, unless `cost` looks at them.
+
+    Raises:
+        ConfigError: there is nothing to remove, or `keep` is out of reach.
+        ModelError: the model is not functional.
+    """
+    model = functional(model)
+    groups, _ = _choose(*find_groups(model), settings)
+    scores = {group.name: np.arange(group.size, dtype=np.float64) for group in groups}
+    _smallest(scores, settings, settings.keep, cost_of=_cost_of(model, scores, settings, cost))
 
 
 def plan(scores: Mapping[str, NDArray[np.float64]], settings: Slim, *, share: float) -> Kept:
@@ -187,8 +202,12 @@ def _search(
             best = kept, share
         if settings.budget == "latency" and share >= _NEAR * keep:
             break
-    if best is not None:
-        return best
+    return best or _smallest(scores, settings, keep, cost_of=cost_of)
+
+
+def _smallest(
+    scores: dict[str, NDArray[np.float64]], settings: Slim, keep: float, *, cost_of: Callable[[Kept], float]
+) -> tuple[Kept, float]:
     smallest = plan(scores, settings, share=0.0)
     share = cost_of(smallest)
     if share > keep:
@@ -199,7 +218,7 @@ def _search(
 def _out_of_reach(settings: Slim, keep: float, share: float) -> ConfigError:
     return ConfigError(
         f"slim can't reach this share of the {settings.budget}",
-        got=f"keep = {keep:.3g} for this round",
+        got=f"keep = {keep:.3g}",
         expected=f"{share:.3g} or more, what the smallest network takes (slim.multiple is {settings.multiple})",
         fix=f"set slim.keep higher, or slim.multiple lower than {settings.multiple}"
         + (', or slim.groups = "all"' if settings.groups == "expanded" else ""),
