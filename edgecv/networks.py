@@ -244,9 +244,10 @@ class Networks(Photographs):
         return self.do(Step(name, params, inputs, made_with), work)
 
     def _recovery_settings(self, settings: Any) -> Train:
-        """Return the recipe's settings of training, with the epochs and the rate of a step; nothing is frozen."""
+        """Return the recipe's settings of training, with those of a step and of distillation; nothing is frozen."""
         own = {"epochs": settings.epochs, "learning_rate": settings.learning_rate}
-        return self.recipe.train.model_copy(update={**own, "freeze": 0.0, "freeze_batch_norm": False})
+        mixed = self.recipe.distill.model_dump(include={"mixup", "crop"}, exclude_none=True)
+        return self.recipe.train.model_copy(update={**own, **mixed, "freeze": 0.0, "freeze_batch_norm": False})
 
     # What they are made of
 

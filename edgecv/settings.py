@@ -56,7 +56,9 @@ class Distill(Config):
 
     `weight`: the share of the loss that comes from them, in this step and in the training of all other steps; 0 leaves
     the labels alone. `temperature` softens both sides' answers. `features`: weight of the distance between the pooled
-    features, 0 for none.
+    features, 0 for none. `mixup` and `crop` take the place of the float training's in all of these: a teacher has an
+    answer for any mixture, so a student of few photographs gains by more of it than labels could bear (Beyer et al.
+    2022, https://arxiv.org/abs/2106.05237).
     """
 
     epochs: int = Field(10, ge=0)
@@ -64,6 +66,8 @@ class Distill(Config):
     temperature: float = Field(4.0, ge=1.0, le=100.0)
     weight: Share = 0.9
     features: float = Field(0.0, ge=0.0)
+    mixup: float | None = Field(None, ge=0.0, le=1.0)
+    crop: Share | None = None
 
 
 class Sparse(Config):

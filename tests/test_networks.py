@@ -51,6 +51,15 @@ def test_a_slimmed_file_is_smaller_and_its_row_has_its_own_size(rows):
         assert slim.params < full.params
 
 
+def test_distillation_mixes_and_crops_by_its_own_settings_and_else_by_those_of_the_float_training(place, digits):
+    recipe = load_recipe(RECIPE)
+    own = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"mixup": 1.0})})
+    for given, mixup in ((recipe, recipe.train.mixup), (own, 1.0)):
+        stages, _ = pipeline.prepare(given, data=digits, out=place / "mixed", store=place / "mixed-store")
+        used = stages._recovery_settings(given.qat)
+        assert (used.mixup, used.crop, used.epochs) == (mixup, recipe.train.crop, recipe.qat.epochs)
+
+
 def test_a_share_out_of_reach_is_refused_before_any_training(place, digits):
     values = load_recipe(RECIPE).model_dump()
     recipe = Recipe.model_validate({**values, "slim": {**values["slim"], "keep": 0.001}})
