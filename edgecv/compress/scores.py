@@ -23,8 +23,8 @@ __all__ = ["per_cost", "score"]
 Floats = NDArray[np.float64]
 # Small enough that all activations of a network at 224 px fit into a few hundred megabytes.
 _BATCH = 16
-# Multiply-accumulates that take as long as one number written, int8 on one thread of a desktop CPU: the middle of three
-# least-squares fits (52, 81, 107) to EfficientNet-Lite0 with half of each group gone, and the best of them in ratio.
+# Multiply-accumulates that take about as long as writing one number: our own rough fit to int8 on one thread of an x86
+# CPU, for EfficientNet-Lite0 with half of each group gone in turn. Other devices differ; only the ranking hangs on it.
 _WRITE = 50.0
 
 
@@ -70,10 +70,9 @@ def per_cost(
     """Make scores comparable between groups: divide each by the root of what a channel of its group costs.
 
     A channel costs the multiply-accumulates of all that make it, hand it on or read it, and what it takes to write it:
-    channels of large maps have to be worth more. By whole cost it would be the greedy answer to a knapsack (Shen et al.
-    2022, https://arxiv.org/abs/2110.10811); the root left a better network at the same measured latency here, because
-    scores are of one channel's removal, not of a thousand's. Batch-norm scores have no unit: each group's are divided
-    by their root mean square first.
+    channels of large maps have to be worth more. By the whole cost it would be the greedy answer to a knapsack (Shen et
+    al. 2022, https://arxiv.org/abs/2110.10811). The root is our own choice: a score is of one channel's removal, and
+    says less of a thousand's. Batch-norm scores have no unit: each group's are divided by their root mean square first.
     """
     model = functional(model)
     outputs = {step.layer.name: step.outputs for step in steps(model)}
