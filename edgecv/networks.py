@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecv import compress, keras_file, nets, train
+from edgecv import compress, data, keras_file, nets, train
 from edgecv.changes import Change, Examples, check_slim, clustered, equalized, quantized, slimmed, sparsified
 from edgecv.epochs import Epochs
 from edgecv.photographs import OUTPUTS, Photographs, tools
@@ -258,7 +258,7 @@ class Networks(Photographs):
     @functools.cached_property
     def _examples(self) -> Examples:
         images, labels = self.images("train"), self.labels("train")
-        chosen = self.calibration if self.calibration is not None else np.arange(len(labels))[:100]
+        chosen = self.calibration if self.calibration is not None else data.stratified(labels, 100, seed=0)
         return Examples(images, labels, np.asarray(images[chosen]), self.recipe.preprocess, self.classes)
 
     @property

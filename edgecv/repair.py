@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecv import explain, measure, runtimes
+from edgecv import data, explain, measure, runtimes
 from edgecv.answers import answers, measured_with
 from edgecv.artifact import Artifact, Quantization
 from edgecv.networks import KERAS
@@ -218,15 +218,17 @@ class _Bench:
         def work(folder: Path) -> Any:
             with tempfile.TemporaryDirectory() as place:
                 files = self._placed(artifact, Path(place))
-                images = np.asarray(stages.images("val")[:NOISE_IMAGES])
+                chosen = data.stratified(stages.labels("val"), NOISE_IMAGES, seed=0)
+                images = np.asarray(stages.images("val")[chosen])
                 noise = explain.layer_noise(
                     files, stages.plain(version.steps), images, preprocess=preprocess, target=self.target
                 )
             return [one.layer for one in sorted(noise, key=lambda one: one.apart_db)]
 
-        digests = (*(digest for _, digest in artifact.files), stages.loaded.files["val_images.npy"])
+        photographs = (stages.loaded.files[f"val_{kind}.npy"] for kind in ("images", "labels"))
+        digests = (*(digest for _, digest in artifact.files), *photographs)
         made_with = {**measured_with(self.target), **tools(code=("explain",))}
-        step = Step("noise", {"runtime": self.target.runtime}, digests, made_with)
+        step = Step("noise", {"runtime": self.target.runtime, "images": NOISE_IMAGES}, digests, made_with)
         layers: list[str] = stages.do(step, work, label=f"{self.variant}, its worst layers").value
         return layers[: stages.recipe.repair.layers]
 

@@ -703,6 +703,19 @@ def test_refitted_weights_come_nearer_to_what_the_whole_network_computed(body: A
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_the_refit_does_not_depend_on_the_order_of_the_photographs() -> None:
+    """A folder of photographs is sorted by class, and the first ones say nothing about the other classes."""
+    model = randomised(classifier(residual))
+    images = np.sort(RNG(3).integers(0, 256, (600, 12, 12, 3)), axis=0).astype(np.uint8)
+    kept, refitted = draw(model), []
+    for order in (images, images[::-1]):
+        refitted.append(remove(model, kept))
+        reconstruct(model, refitted[-1], kept, images=order, preprocess=Preprocess(size=16))
+    np.testing.assert_allclose(
+        outputs(refitted[0], images[:50]), outputs(refitted[1], images[:50]), rtol=1e-3, atol=1e-4
+    )
+
+
 def test_where_all_channels_stay_refitting_changes_nothing() -> None:
     model = randomised(classifier(residual))
     images = RNG(3).integers(0, 256, (32, 12, 12, 3)).astype(np.uint8)

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["reconstruct"]
 
 Floats = NDArray[np.float64]
-# Enough photographs: a layer sees as many inputs as they have positions.
-_IMAGES, _BATCH = 256, 16
+_BATCH = 16
 # Added to the diagonal, as a share of its mean: inputs that always move together leave the weights open.
 _RIDGE = 1e-3
 
@@ -40,8 +39,8 @@ def reconstruct(
 ) -> None:
     """Refit the pointwise convolutions and dense layers of `smaller`, which is `model` with the channels `kept` alone.
 
-    `images`: uint8 RGB `(n, height, width, 3)`, of which 256 are used. `model` is not changed. Other kernels, biases
-    and batch norms stay as they are.
+    `images`: uint8 RGB `(n, height, width, 3)`, some of each class. A few hundred do: a layer sees as many inputs as
+    they have positions. `model` is not changed. Other kernels, biases and batch norms stay as they are.
     """
     model = functional(model)
     groups, _ = find_groups(model)
@@ -81,7 +80,7 @@ def _products(model: Any, names: list[str], images: NDArray[np.uint8], preproces
         return [tf.matmul(values, values, transpose_a=True) for values in rows]
 
     sums: dict[str, Floats] = {}
-    for start in range(0, min(len(images), _IMAGES), _BATCH):
+    for start in range(0, len(images), _BATCH):
         pixels = (images[start : start + _BATCH].astype(np.float32) - preprocess.mean) / preprocess.scale
         for name, part in zip(names, multiply(tf.constant(pixels)), strict=True):
             sums[name] = sums.get(name, 0.0) + part.numpy().astype(np.float64)
