@@ -107,6 +107,25 @@ def test_the_best_weights_are_not_those_of_an_epoch_that_may_not_be_kept(teacher
     assert [name for name in training.state() if name.startswith("best/")]
 
 
+def test_the_epoch_that_is_kept_is_the_nearest_to_the_teacher_not_the_one_with_most_labels_right(teacher: Any) -> None:
+    """Labels that are all wrong: an untrained network has half of them right, one like the teacher none."""
+    images, labels = VAL
+    training = Recovery(
+        network(seed=3),
+        SETTINGS.model_copy(update={"epochs": 6, "learning_rate": 1e-3}),
+        PREPROCESS,
+        train=TRAIN,
+        val=(images, 1 - labels),
+        teacher=teacher,
+        distill=Distill(weight=1.0),
+    )
+    reports = [training.run_epoch(epoch) for epoch in range(6)]
+    kept = training.finish()
+    accuracies = [report.val_accuracy for report in reports]
+    assert max(accuracies) > 0.3
+    assert kept.val_accuracy < 0.15
+
+
 def test_a_teacher_of_other_classes_is_refused() -> None:
     image = tf_keras.Input((16, 16, 3))
     x = tf_keras.layers.GlobalAveragePooling2D()(image)

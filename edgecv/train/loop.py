@@ -89,7 +89,7 @@ class Loop(ABC):
         self._variables = list(model.trainable_variables)
         self._optimizer = make_optimizer(settings, self._variables)
         self._best: list[Floats] = []
-        self._best_score = (-1.0, -math.inf)
+        self._best_score: tuple[float, ...] = (-math.inf,)
         self._step = tf.function(self._train_step)
         self._logits = forward_function(model, preprocess)
 
@@ -120,9 +120,10 @@ class Loop(ABC):
             if progress:
                 progress(index + 1, len(parts), f"epoch {epoch + 1}: loss {totals[0] / (index + 1):.3f}")
         loss, accuracy = (float(total) / len(parts) for total in totals)
-        val_loss, val_accuracy = self._score_val()
+        logits = self._logits(self._val[0])
+        val_loss, val_accuracy = score(logits, self._val[1])
         if epoch >= self._keep_from:
-            self._keep_best(val_accuracy, val_loss)
+            self._keep_best(self._worth(logits))
         return EpochReport(epoch, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started)
 
     def finish(self) -> FinalReport:
@@ -174,7 +175,7 @@ class Loop(ABC):
         for variable, array in zip(slots, optimizer, strict=True):
             variable.assign(array)
         self._best = best
-        self._best_score = (float(state["best_score"][0]), float(state["best_score"][1]))
+        self._best_score = tuple(map(float, state["best_score"]))
 
     def _train_step(self, pixels: Any, targets: Any, transforms: Any, gains: Any, mixes: Any, seed: Any) -> Any:
         pixels, targets = vary(pixels, targets, transforms=transforms, gains=gains, mixes=mixes)
@@ -195,9 +196,14 @@ class Loop(ABC):
         images = self._train[0]
         return images[np.random.default_rng(self._settings.seed).permutation(len(images))[:_STATISTICS_IMAGES]]
 
-    def _keep_best(self, val_accuracy: float, val_loss: float) -> None:
-        if (val_accuracy, -val_loss) > self._best_score:
-            self._best_score = (val_accuracy, -val_loss)
+    def _worth(self, logits: Floats) -> tuple[float, ...]:
+        """Say how good these answers to the validation images are; the weights of the best epoch are kept."""
+        loss, accuracy = score(logits, self._val[1])
+        return accuracy, -loss
+
+    def _keep_best(self, worth: tuple[float, ...]) -> None:
+        if worth > self._best_score:
+            self._best_score = worth
             self._best = self.model.get_weights()
 
 

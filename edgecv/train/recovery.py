@@ -8,8 +8,8 @@ from typing import Any
 from edgecv.errors import ModelError
 from edgecv.recipe import Preprocess, Train
 from edgecv.settings import Distill
-from edgecv.train.descent import Labelled, weighted_loss
-from edgecv.train.forward import normalise
+from edgecv.train.descent import Labelled, score, weighted_loss
+from edgecv.train.forward import Floats, forward_function, normalise
 from edgecv.train.loop import Loop
 
 __all__ = ["Recovery", "distillation_loss", "similarity_loss"]
@@ -19,7 +19,8 @@ class Recovery(Loop):
     """Train a network on labels and on the answers of `teacher` to the same augmented photographs; see `Loop`.
 
     `model`, `teacher`: `tf_keras` functional models whose last layer gives logits. `model` may hold the wrappers of
-    tensorflow-model-optimization. Dropout is off: the teacher's answers regularise enough.
+    tensorflow-model-optimization. Dropout is off: the teacher's answers regularise enough. The epoch is kept whose
+    answers to the validation images are nearest to the teacher's and to the labels, as `distill` weighs them.
 
     Raises:
         ModelError: the two do not tell the same number of classes.
@@ -55,6 +56,7 @@ class Recovery(Loop):
         self._student, self._teacher = (
             tf_keras.Model(x.input, [x.output, x.layers[-1].input]) for x in (model, teacher)
         )
+        self._taught = forward_function(teacher, preprocess)(val[0]) if distill.weight else None
         super().__init__(model, settings, preprocess, train=train, val=val, after_step=after_step, keep_from=keep_from)
 
     def _loss(self, pixels: Any, targets: Any, seed: Any) -> tuple[Any, Any]:
@@ -71,6 +73,14 @@ class Recovery(Loop):
         if settings.features:
             loss += settings.features * similarity_loss(features, seen)
         return loss, accuracy
+
+    def _worth(self, logits: Floats) -> tuple[float, ...]:
+        """Weigh as training does: of a hundred images, one more that is right says less than all answers together."""
+        if self._taught is None:
+            return super()._worth(logits)
+        settings, (loss, _) = self._distill, score(logits, self._val[1])
+        apart = float(distillation_loss(logits, self._taught, settings.temperature))
+        return (-(1.0 - settings.weight) * loss - settings.weight * apart,)
 
 
 def distillation_loss(logits: Any, taught: Any, temperature: float) -> Any:

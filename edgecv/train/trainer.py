@@ -54,7 +54,7 @@ class Trainer(Loop):
             weights=self._class_weights,
             progress=progress,
         )
-        self._keep_best(report.val_accuracy, report.val_loss)
+        self._keep_best((report.val_accuracy, -report.val_loss))
         return report
 
     def _loss(self, pixels: Any, targets: Any, seed: Any) -> tuple[Any, Any]:
