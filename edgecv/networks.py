@@ -1,4 +1,4 @@
-"""The Keras networks of a recipe: the float one, and what the compression steps of each variant make of it."""
+"""The Keras networks of a recipe: what the compression steps of each variant make of the float one."""
 
 from __future__ import annotations
 
@@ -13,55 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecv import compress, data, keras_file, nets, train
-from edgecv.changes import Change, Examples, check_slim, clustered, equalized, quantized, slimmed, sparsified
+from edgecv.changes import Change, Examples, clustered, equalized, quantized, slimmed, sparsified
 from edgecv.epochs import Epochs
-from edgecv.photographs import OUTPUTS, Photographs, tools
-from edgecv.quiet import load_tensorflow
+from edgecv.float_model import KERAS, TRAINING, FloatModel, made_with
+from edgecv.photographs import OUTPUTS
 from edgecv.recipe import Train
 from edgecv.settings import Slim, Sparse
 from edgecv.store import Done, Step
 
-__all__ = ["KERAS", "SHAPING", "WRAPPED", "Networks"]
+__all__ = ["SHAPING", "WRAPPED", "Networks"]
 
-KERAS = "model.safetensors"
-WRAPPED = (
-    "wrapped.safetensors"  # weights and ranges of the network with fake quantization that KERAS is the plain form of
-)
-TRAINING = ("train", "nets", "keras_file")
+# Weights and ranges of the network with fake quantization that KERAS is the plain form of.
+WRAPPED = "wrapped.safetensors"
 Apply = Callable[[Any, Examples], Change]
 
 
-class Networks(Photographs):
+class Networks(FloatModel):
     """The networks of a recipe; each is trained or changed once for equal inputs."""
-
-    @functools.cached_property
-    def trained(self) -> Done:
-        """The float Keras model, and how its training went."""
-        recipe, made_with = self.recipe, _made_with(*TRAINING)
-        params = {"model": recipe.model.model_dump(), **self._params(recipe.train)}
-        chain = Epochs(
-            self._trainer,
-            do=self.do,
-            progress=self.listener.progress,
-            params=params,
-            inputs=self._photographs,
-            tools=made_with,
-        )
-
-        def work(folder: Path) -> Any:
-            trainer, reports = chain.run(
-                recipe.train.epochs,
-                head=recipe.train.head_epochs > 0,
-                train=self.images("train"),
-                val=self.images("val"),
-                path=self.store.path,
-            )
-            final = trainer.finish()
-            keras_file.save_model(trainer.model, folder / KERAS)
-            size = dataclasses.asdict(nets.profile(trainer.model))
-            return {"epochs": reports, "final": dataclasses.asdict(final), "history": [], **size}
-
-        return self.do(Step("train", params, self._photographs, made_with), work)
 
     @functools.cached_property
     def model(self) -> Any:
@@ -113,39 +81,7 @@ class Networks(Photographs):
         inputs = (*(done.files[name] for name in sorted(done.files)), self.loaded.files[f"{split}_images.npy"])
         scaling = {"mean": preprocess.mean, "scale": preprocess.scale}
         code = ("train", "compress") if WRAPPED in done.files else ("train",)
-        return self.array(self.do(Step("reference", scaling, inputs, _made_with(*code)), work))
-
-    # The float model
-
-    def _trainer(self) -> train.Trainer:
-        load_tensorflow()
-        import tf_keras
-
-        recipe = self.recipe
-        tf_keras.utils.set_random_seed(recipe.train.seed)  # the first weights, where they are not ImageNet's
-        model = nets.build(
-            recipe.model.net,
-            size=recipe.preprocess.size,
-            classes=len(self.classes),
-            width=recipe.model.width,
-            dropout=recipe.model.dropout,
-            batch_norm_momentum=recipe.train.batch_norm_momentum,
-        )
-        if any("slim" in steps for steps in recipe.variants.values()):
-            check_slim(model, recipe.slim)
-        if recipe.model.weights == "imagenet":
-            self.listener.progress(0, 1, f"loading the ImageNet weights of {recipe.model.net}")
-            nets.load_imagenet(model, recipe.model.net)
-            self._note_scaling(nets.input_scaling(recipe.model.net))
-        return train.Trainer(model, recipe.train, recipe.preprocess, **self._splits)
-
-    def _note_scaling(self, expected: tuple[float, float]) -> None:
-        got = (self.recipe.preprocess.mean, self.recipe.preprocess.scale)
-        if got != expected:
-            self.listener.note(
-                f"the ImageNet weights of {self.recipe.model.net} expect preprocess.mean = {expected[0]:g} and scale = "
-                f"{expected[1]:g}, not {got[0]:g} and {got[1]:g}: accuracy will suffer"
-            )
+        return self.array(self.do(Step("reference", scaling, inputs, made_with(*code)), work))
 
     # The steps
 
@@ -190,8 +126,8 @@ class Networks(Photographs):
             return _account(name, before, found, found.model, accuracy=accuracy, seconds=time.perf_counter() - started)
 
         params = {**settings.model_dump(), **self._params(self.recipe.train)}
-        made_with = _made_with(*TRAINING, "compress", "changes")
-        return self.do(Step(name, params, (before.files[KERAS], *self._photographs), made_with), work)
+        made = made_with(*TRAINING, "compress", "changes")
+        return self.do(Step(name, params, (before.files[KERAS], *self._photographs), made), work)
 
     def _recovered(self, name: str, before: Done, settings: Any, apply: Apply, *, keep_from: int = 0) -> Done:
         """Change a network, train it on the float model's answers, and store it in plain layers."""
@@ -202,7 +138,7 @@ class Networks(Photographs):
             **self._params(training),
         }
         inputs = (before.files[KERAS], self.trained.files[KERAS], *self._photographs)
-        made_with, changes = _made_with(*TRAINING, "compress", "changes"), []
+        made, changes = made_with(*TRAINING, "compress", "changes"), []
 
         def recovery() -> train.Recovery:
             model = self._load(before)
@@ -224,7 +160,7 @@ class Networks(Photographs):
             progress=self.listener.progress,
             params=params,
             inputs=inputs,
-            tools=made_with,
+            tools=made,
             prefix=f"{name}-",
         )
 
@@ -241,7 +177,7 @@ class Networks(Photographs):
             account = _account(name, before, change, plain, accuracy=final.val_accuracy, seconds=seconds)
             return {"epochs": reports, **account}
 
-        return self.do(Step(name, params, inputs, made_with), work)
+        return self.do(Step(name, params, inputs, made), work)
 
     def _recovery_settings(self, settings: Any) -> Train:
         """Return the recipe's settings of training, with those of a step and of distillation; nothing is frozen."""
@@ -260,23 +196,6 @@ class Networks(Photographs):
         images, labels = self.images("train"), self.labels("train")
         chosen = self.calibration if self.calibration is not None else data.stratified(labels, 100, seed=0)
         return Examples(images, labels, np.asarray(images[chosen]), self.recipe.preprocess, self.classes)
-
-    @property
-    def _photographs(self) -> tuple[str, ...]:
-        files = self.loaded.files
-        return tuple(files[f"{split}_{kind}.npy"] for split in ("train", "val") for kind in ("images", "labels"))
-
-    @property
-    def _splits(self) -> dict[str, Any]:
-        return {split: (self.images(split), self.labels(split)) for split in ("train", "val")}
-
-    def _params(self, settings: Train) -> dict[str, Any]:
-        preprocess = self.recipe.preprocess.model_dump()
-        return {"train": settings.model_dump(), "preprocess": preprocess, "classes": len(self.classes)}
-
-    def _load(self, done: Done) -> Any:
-        load_tensorflow()
-        return keras_file.load_model(self.store.path(done.files[KERAS]))
 
 
 # The steps that turn a Keras network into another.
@@ -319,8 +238,3 @@ def _save_weights(model: Any, path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({f"{i:04d}": np.asarray(weight, order="C") for i, weight in enumerate(model.get_weights())}, path)
-
-
-def _made_with(*code: str) -> dict[str, str]:
-    packages = ("tensorflow-model-optimization",) if "compress" in code else ()
-    return tools("tensorflow", "tf-keras", "numpy", *packages, code=code)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgecv import data, explain, measure, runtimes
 from edgecv.answers import answers, measured_with
 from edgecv.artifact import Artifact, Quantization
-from edgecv.networks import KERAS
+from edgecv.float_model import KERAS
 from edgecv.photographs import tools
 from edgecv.settings import Remedy
 from edgecv.stages import Stages

@@ -11,7 +11,8 @@ import numpy as np
 
 from edgecv import compress, export
 from edgecv.artifact import Artifact, Format, Quantization, Skipped, TensorSpec, digest_files, gzip_size
-from edgecv.networks import KERAS, SHAPING, WRAPPED, Networks
+from edgecv.float_model import KERAS
+from edgecv.networks import SHAPING, WRAPPED, Networks
 from edgecv.photographs import tools
 from edgecv.store import Done, Step
 

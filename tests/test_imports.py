@@ -24,6 +24,7 @@ TIERS = (
     {"data", "nets", "train", "epochs", "keras_file", "compress", "export", "runtimes", "report"},
     {"photographs", "verify", "measure", "explain"},
     {"changes"},
+    {"float_model"},
     {"networks"},
     {"stages"},
     {"rows", "answers"},
