@@ -1,13 +1,14 @@
 """A Keras model as one safetensors file: weights as tensors, the configuration as JSON in its metadata, no code.
 
 The same model gives the same bytes. A file from elsewhere is untrusted: only the classes listed here are built, and
-nothing is allocated before the shapes in the configuration agree with the tensors in the file.
+no variable is allocated far beyond the numbers that the file holds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from edgecv.errors import ModelError
 __all__ = ["load_model", "save_model"]
 
 _KEY = "keras_config"
+# Numbers that a configuration may ask for beyond four times those of its file: nested networks are built repeatedly.
+_SLACK = 2**20
 _LAYERS = [
     *(
         "Activation",
@@ -67,8 +70,8 @@ def load_model(path: Path) -> Any:
     """
     config, tensors = _read(path)
     _refuse_code(config, path)
-    _check_shapes(config, tensors, path)
-    model = _build(config, path)
+    model = _build(config, path, room=_SLACK + 4 * sum(tensor.size for tensor in tensors.values()))
+    _check_shapes(model, tensors, path)
     for name, variable in _named(model):
         variable.assign(tensors[name])
     return model
@@ -114,26 +117,36 @@ def _refuse_code(config: Any, path: Path) -> None:
                 )
 
 
-def _check_shapes(config: dict[str, Any], tensors: dict[str, NDArray[Any]], path: Path) -> None:
-    """Compare names, shapes and dtypes on a graph, where variables take no memory: a file may ask for terabytes."""
+def _build(config: dict[str, Any], path: Path, *, room: int) -> Any:
+    """Build the network, with variables of `room` numbers at most: a file may ask for terabytes."""
     import tensorflow as tf
+    import tf_keras
 
-    with tf.Graph().as_default():
-        expected = {name: (tuple(v.shape), v.dtype.base_dtype.name) for name, v in _named(_build(config, path))}
+    left = room
+
+    def counted(create: Callable[..., Any], **settings: Any) -> Any:
+        nonlocal left
+        left -= math.prod(settings.get("shape") or ())
+        if left < 0:
+            raise _refusal(path, f"a configuration of more than {room:,} numbers, and far fewer in the file")
+        return create(**settings)
+
+    try:
+        with tf.variable_creator_scope(counted):
+            return tf_keras.Model.from_config(config["config"])
+    except ModelError:
+        raise
+    # Keras answers a damaged configuration with nearly any exception.
+    except Exception as error:
+        raise _refusal(path, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}") from error
+
+
+def _check_shapes(model: Any, tensors: dict[str, NDArray[Any]], path: Path) -> None:
+    expected = {name: (tuple(v.shape), v.dtype.base_dtype.name) for name, v in _named(model)}
     got = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
     if expected != got:
         odd = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
         raise _refusal(path, f"weights and configuration disagree about {', '.join(odd[:3])} ({len(odd)} in all)")
-
-
-def _build(config: dict[str, Any], path: Path) -> Any:
-    import tf_keras
-
-    try:
-        return tf_keras.Model.from_config(config["config"])
-    # Keras answers a damaged configuration with nearly any exception.
-    except Exception as error:
-        raise _refusal(path, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}") from error
 
 
 def _refusal(path: Path, got: str) -> ModelError:

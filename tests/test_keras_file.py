@@ -110,8 +110,9 @@ def test_a_configuration_that_asks_for_terabytes_is_refused_without_taking_them(
     config = config_of(path)
     config["config"]["layers"][layer]["config"][setting] = value
     rewrite(path, config)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as caught:
         load_model(path)
+    assert "far fewer in the file" in caught.value.got
 
 
 @pytest.mark.parametrize("config", [None, [], {}, "Functional", {"class_name": "Functional", "config": {}}])
