@@ -23,7 +23,7 @@ from edgecv.target import Target
 __all__ = ["Change", "Examples", "check_slim", "clustered", "cost", "equalized", "quantized", "slimmed", "sparsified"]
 
 Hook = Callable[[], None]
-# Photographs that slim looks at: of more, it chose the same channels, and took longer.
+# Photographs that slim looks at: gradients of all of a large set would take longer than everything else it does.
 _SEEN = 512
 
 

@@ -27,32 +27,23 @@ def teacher() -> Any:
 
 
 def recovery(teacher: Any, model: Any = None, *, distill: Distill | None = None, **changes: Any) -> Recovery:
-    extra = {key: changes.pop(key) for key in ("after_step", "keep_from") if key in changes}
+    extra = {key: changes.pop(key) for key in ("train", "val", "after_step", "keep_from") if key in changes}
     own: Train = SETTINGS.model_copy(update=changes)
     return Recovery(
         model or network(seed=3),
         own,
         PREPROCESS,
-        train=TRAIN,
-        val=VAL,
         teacher=teacher,
         distill=distill or Distill(),
-        **extra,
+        **{"train": TRAIN, "val": VAL, **extra},
     )
 
 
 def test_a_network_learns_from_the_teachers_answers_alone(teacher: Any) -> None:
     """The labels are all wrong, and have no weight."""
     images, labels = TRAIN
-    training = Recovery(
-        network(seed=3),
-        SETTINGS.model_copy(update={"epochs": 8, "learning_rate": 1e-2}),
-        PREPROCESS,
-        train=(images, 1 - labels),
-        val=VAL,
-        teacher=teacher,
-        distill=Distill(weight=1.0),
-    )
+    wrong = (images, 1 - labels)
+    training = recovery(teacher, distill=Distill(weight=1.0), train=wrong, epochs=8, learning_rate=1e-2)
     for epoch in range(8):
         training.run_epoch(epoch)
     training.finish()
@@ -110,15 +101,8 @@ def test_the_best_weights_are_not_those_of_an_epoch_that_may_not_be_kept(teacher
 def test_the_epoch_that_is_kept_is_the_nearest_to_the_teacher_not_the_one_with_most_labels_right(teacher: Any) -> None:
     """Labels that are all wrong: an untrained network has half of them right, one like the teacher none."""
     images, labels = VAL
-    training = Recovery(
-        network(seed=3),
-        SETTINGS.model_copy(update={"epochs": 6, "learning_rate": 1e-3}),
-        PREPROCESS,
-        train=TRAIN,
-        val=(images, 1 - labels),
-        teacher=teacher,
-        distill=Distill(weight=1.0),
-    )
+    wrong = (images, 1 - labels)
+    training = recovery(teacher, distill=Distill(weight=1.0), val=wrong, epochs=6, learning_rate=1e-3)
     reports = [training.run_epoch(epoch) for epoch in range(6)]
     kept = training.finish()
     accuracies = [report.val_accuracy for report in reports]
