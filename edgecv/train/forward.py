@@ -40,7 +40,9 @@ def forward_function(model: Any, preprocess: Preprocess, *, batch_size: int = 64
     import tensorflow as tf
 
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
-    graph = tf.function(lambda pixels: model(normalise(pixels, preprocess), training=False), input_signature=signature)
+    graph = tf.function(
+        lambda pixels: model(normalise(pixels, preprocess), training=False), input_signature=signature, autograph=False
+    )
 
     def run(images: Images) -> Floats:
         parts = [graph(images[i : i + batch_size]).numpy() for i in range(0, len(images), batch_size)]
@@ -65,7 +67,7 @@ def reestimate_batch_norm(model: Any, images: Images, preprocess: Preprocess, *,
     for layer in layers:
         layer.momentum = 0.0  # so that after each batch the moving statistics are that batch's own
     try:
-        graph = tf.function(lambda pixels: model(normalise(pixels, preprocess), training=True))
+        graph = tf.function(lambda pixels: model(normalise(pixels, preprocess), training=True), autograph=False)
         sums = [np.zeros((2, *layer.moving_mean.shape)) for layer in layers]
         for index in range(count):
             graph(images[index * batch_size : (index + 1) * batch_size])

@@ -90,7 +90,8 @@ class Loop(ABC):
         self._optimizer = make_optimizer(settings, self._variables)
         self._best: list[Floats] = []
         self._best_score: tuple[float, ...] = (-math.inf,)
-        self._step = tf.function(self._train_step)
+        # Nothing traced here has Python control flow over tensors: to look for it takes time, and changes no weight.
+        self._step = tf.function(self._train_step, autograph=False)
         self._logits = forward_function(model, preprocess)
 
     @abstractmethod
