@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgecv import data, explain, measure, runtimes
 from edgecv.answers import answers, measured_with
 from edgecv.artifact import Artifact, Quantization
+from edgecv.errors import ConfigError
 from edgecv.float_model import KERAS
 from edgecv.photographs import tools
 from edgecv.settings import Remedy
@@ -80,7 +81,8 @@ def repair(stages: Stages, target: Target, variant: str) -> Repaired:
     """Try remedies until `limits.max_drop_pp` holds for a variant on a target; a version that is no better is dropped.
 
     Better is a smaller drop on the validation split or, where it is the same, a smaller divergence. Each trial is a
-    step of the store, so a killed repair goes on at its trial. No trial is begun after `repair.minutes`.
+    step of the store, so a killed repair goes on at its trial. No trial is begun after `repair.minutes`, and a layer
+    that the format can't raise is left out, with a note.
     """
     bench = _Bench(stages, target, variant)
     best = bench.tried("int8", bench.start)
@@ -91,7 +93,11 @@ def repair(stages: Stages, target: Target, variant: str) -> Repaired:
         for name, move in bench.moves(remedy, best.version):
             if best.holds(bench.limit_pp) or not bench.affords(remedy, trials):
                 break
-            trials.append(bench.tried(name, move(best.version)))
+            try:
+                trials.append(bench.tried(name, move(best.version)))
+            except ConfigError as refused:  # the format has no such form of this layer
+                bench.note(f"{name} is not tried: {refused.what}")
+                continue
             if (trials[-1].drop_pp, trials[-1].divergence) < (best.drop_pp, best.divergence):
                 best = trials[-1]
     return Repaired(bench.built(best.version), best, tuple(trials))
@@ -118,9 +124,7 @@ class _Bench:
         if remedy in ("equalize", "qat"):
             return [(_STEP_NAMES[remedy], lambda version: replace(version, steps=(*version.steps, remedy)))]
         if remedy == "int16" and self._format == "openvino":
-            self.stages.listener.note(
-                f"repair of {self.variant} on {self.target.name}: OpenVINO has no int16 activations"
-            )
+            self.note("OpenVINO has no int16 activations")
             return []
         field = "float_layers" if remedy == "float" else "int16_layers"
         return [(f"{layer} in {remedy}", _raised(layer, field)) for layer in self._worst(best)]
@@ -131,11 +135,13 @@ class _Bench:
         needed = 2.0 * self.stages.recipe.qat.epochs * max((epoch["seconds"] for epoch in epochs), default=0.0)
         left = 60.0 * self.stages.recipe.repair.minutes - spent - (needed if remedy == "qat" else 0.0)
         if left < 0.0:
-            self.stages.listener.note(
-                f"repair of {self.variant} on {self.target.name}: {remedy} is not tried, {spent:.0f} s of "
-                f"repair.minutes = {self.stages.recipe.repair.minutes:g} are spent"
-            )
+            minutes = self.stages.recipe.repair.minutes
+            self.note(f"{remedy} is not tried, {spent:.0f} s of repair.minutes = {minutes:g} are spent")
         return left >= 0.0
+
+    def note(self, text: str) -> None:
+        """Tell the listener what this repair does not do, and why."""
+        self.stages.listener.note(f"repair of {self.variant} on {self.target.name}: {text}")
 
     def built(self, version: Version) -> Artifact:
         """Build a version's file."""

@@ -41,28 +41,34 @@ def recipe(**settings: object) -> Recipe:
     return plain.model_copy(update={"limits": limits, "variants": variants, "repair": repair})
 
 
-def stages(digits: Path, out: Path, store: Path, **settings: object) -> Stages:
-    """Stages whose float model has one channel that is 300 times as loud as the others, undone by the next layer."""
+def stages(digits: Path, out: Path, store: Path, *, activation: str = "relu", **settings: object) -> Stages:
+    """Stages whose float model has one channel that is 300 times as loud as the others, undone by the next layer.
+
+    `activation`: what is put in place of ReLU6.
+    """
     found, _ = pipeline.prepare(recipe(**settings), data=digits, out=out, store=store, listener=Ears())
     trained = found.trained
 
     def work(folder: Path) -> object:
-        keras_file.save_model(exploded(found.network(())), folder / "model.safetensors")
+        keras_file.save_model(exploded(found.network(()), activation), folder / "model.safetensors")
         return trained.value
 
-    found.__dict__["trained"] = found.do(Step("explode", {}, (trained.files["model.safetensors"],), {}), work)
+    found.__dict__["trained"] = found.do(
+        Step("explode", {"activation": activation}, (trained.files["model.safetensors"],), {}), work
+    )
     found._shaped.clear()
     return found
 
 
-def exploded(model: object) -> object:
-    """Copy a separable network with ReLU for ReLU6, and one channel of its second block made loud."""
+def exploded(model: object, activation: str) -> object:
+    """Copy a separable network with another activation for ReLU6, and one channel of its second block made loud."""
     import tf_keras
 
     config = model.get_config()
     for layer in config["layers"]:
         if layer["class_name"] == "ReLU":
-            layer["config"]["max_value"] = None
+            settings = {"name": layer["config"]["name"], "activation": activation}
+            layer |= {"class_name": "Activation", "config": settings}
     copy = tf_keras.Model.from_config(config)
     copy.set_weights(model.get_weights())
     gamma, beta, *statistics = copy.get_layer("pair1_depthwise_bn").get_weights()

@@ -179,14 +179,11 @@ def test_an_unknown_layer_is_refused_with_the_nearest_names(file_format: str, pr
     assert caught.value.fix.startswith("did you mean project")
 
 
-def test_openvino_has_no_operator_for_a_batch_norm() -> None:
-    with pytest.raises(ConfigError, match="no operator for the layer stem_bn"):
-        exported("plain", "openvino", quantization=Quantization(float_layers=("stem_bn",)))
-
-
-def test_a_fused_layer_stands_for_its_operator_in_tflite() -> None:
+@both
+def test_a_fused_layer_stands_for_its_operator(file_format: str) -> None:
     files = [
-        exported("plain", "tflite", quantization=Quantization(float_layers=(name,))) for name in ("stem", "stem_relu")
+        exported("plain", file_format, quantization=Quantization(float_layers=(name,)))
+        for name in ("stem", "stem_relu")
     ]
     assert files[0].files == files[1].files
 
@@ -222,8 +219,10 @@ def hard_swish() -> Any:
 
 
 @functools.cache
-def hard_swish_file(precision: str, quantization: Quantization | None = None) -> Exported:
-    return to_tflite(
+def hard_swish_file(
+    precision: str, quantization: Quantization | None = None, *, file_format: str = "tflite"
+) -> Exported:
+    return (to_tflite if file_format == "tflite" else to_openvino)(
         hard_swish(),
         precision,
         preprocess=uneven.PREPROCESS,
@@ -250,6 +249,15 @@ def test_hard_swish_can_have_int16_activations() -> None:
     operators = Flatbuffer(raised.files["model.tflite"]).operators
     found = {op.layer(("hard_swish", "sixth")): op.output.dtype for op in operators if op.kind not in CASTS}
     assert (found["hard_swish"], found["sixth"]) == ("int16", "int8")
+
+
+def test_hard_swish_stands_for_the_convolution_before_it_in_openvino() -> None:
+    pytest.importorskip("nncf", reason="the extra openvino is not installed")
+    whole, stem, after = (
+        hard_swish_file("int8", Quantization(float_layers=layers), file_format="openvino")
+        for layers in ((), ("stem",), ("hard_swish",))
+    )
+    assert whole.skipped != stem.skipped == after.skipped
 
 
 def test_a_layer_without_an_int16_form_is_refused() -> None:

@@ -75,11 +75,21 @@ def test_the_limit_holds_on_openvino_too(loud):
     assert found.best.holds(LIMIT_PP)
 
 
-def test_raised_layers_mend_it_where_nothing_else_may_be_tried(place, digits):
-    found = repair(stages(digits, place / "raised", place / "store", remedies=("float",), layers=3), LITERT, "mended")
+@pytest.mark.parametrize("target", [LITERT, OPENVINO], ids=["litert", "openvino"])
+def test_raised_layers_mend_it_where_nothing_else_may_be_tried(place, digits, target):
+    found = repair(stages(digits, place / "raised", place / "store", remedies=("float",), layers=3), target, "mended")
     assert found.trials[0].drop_pp > LIMIT_PP
     assert found.best.version.quantization.float_layers
     assert found.best.drop_pp < found.trials[0].drop_pp
+
+
+def test_a_layer_without_an_int16_form_is_left_out_with_a_note(place, digits):
+    curved = stages(digits, place / "curved", place / "store", activation="elu", remedies=("int16",), layers=20)
+    found = repair(curved, LITERT, "mended")
+    left = [note for note in curved.listener.notes if "is not tried" in note]
+    assert left
+    assert all("LiteRT has no such form of elu" in note for note in left)
+    assert len(found.trials) > 1
 
 
 def test_where_no_time_is_given_nothing_is_tried_and_the_row_fails(place, digits):

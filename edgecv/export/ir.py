@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgecv.artifact import Quantization, Skipped, TensorSpec
 from edgecv.errors import ConfigError
 from edgecv.export.exported import PLAIN, Exported, check, describe, serving
-from edgecv.export.ir_int8 import check_layers, compress, quantize
+from edgecv.export.ir_int8 import by_operator, compress, quantize
 from edgecv.export.ir_names import OPERATORS, layer_names
 from edgecv.metadata import RT_INFO, dump_metadata
 from edgecv.quiet import quiet
@@ -63,7 +63,7 @@ def to_openvino(
         raise ConfigError("int8 needs calibration images", expected="uint8 (n, size, size, 3)")
     with quiet(), without_telemetry():
         graph, names = _convert(model, preprocess)
-        check_layers(quantization, precision=precision, names=names)
+        quantization = by_operator(quantization, precision=precision, model=model, names=names)
         if precision == "int8" and calibration is not None:
             graph = quantize(graph, calibration, quantization)
         elif precision == "int8-weights":

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Set
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecv.artifact import Quantization
 from edgecv.errors import ConfigError
+from edgecv.export.ir_names import operators_of
 from edgecv.export.ranges import measure_with
 
-__all__ = ["check_layers", "compress", "quantize"]
+if TYPE_CHECKING:
+    import tf_keras
+
+__all__ = ["by_operator", "compress", "quantize"]
 
 
-def check_layers(quantization: Quantization, *, precision: str, names: set[str]) -> None:
-    """Refuse layers that the graph has no operator for, and int16 activations, which OpenVINO's CPU does not compute.
+def by_operator(quantization: Quantization, *, precision: str, model: tf_keras.Model, names: Set[str]) -> Quantization:
+    """Name in `float_layers` the layers whose operators compute those asked for: a batch norm's is its convolution's.
 
     `names`: the layers that were found in the graph.
 
     Raises:
-        ConfigError: with the nearest names.
+        ConfigError: a layer that the graph has no operator for, with the nearest names, or int16 activations, which
+            OpenVINO's CPU does not compute.
     """
     if quantization.int16_layers:
         raise ConfigError(
@@ -37,15 +43,18 @@ def check_layers(quantization: Quantization, *, precision: str, names: set[str])
             got=", ".join(quantization.float_layers),
             fix="leave it empty, or choose int8",
         )
+    operators, found = operators_of(model, names), []
     for name in quantization.float_layers:
-        if name not in names:
+        if (operator := operators.get(name)) is None:
             near = difflib.get_close_matches(name, names, n=3)
             raise ConfigError(
                 f"the file has no operator for the layer {name}",
                 got=name,
-                expected="a layer with an operator of its own: batch norms and activations become part of those before",
+                expected="a layer with an operator of its own, or one that follows such a layer alone",
                 fix=f"did you mean {', '.join(near)}?" if near else "choose among " + ", ".join(sorted(names)),
             )
+        found.append(operator)
+    return dataclasses.replace(quantization, float_layers=tuple(dict.fromkeys(found)))
 
 
 def quantize(graph: Any, calibration: NDArray[np.uint8], quantization: Quantization) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import tf_keras
 
-__all__ = ["OPERATORS", "layer_names"]
+__all__ = ["OPERATORS", "layer_names", "operators_of"]
 
 # Keras layers by the one operator of OpenVINO that computes each.
 OPERATORS = {
@@ -44,6 +45,18 @@ def layer_names(model: tf_keras.Model, operators: list[Any]) -> dict[int, str]:
             found |= _by_kernel(layers, places, operators)
         elif len(layers) == len(places):
             found |= {place: layer.name for place, layer in zip(places, layers, strict=True)}
+    return found
+
+
+def operators_of(model: tf_keras.Model, names: Set[str]) -> dict[str, str | None]:
+    """Find for each layer the one in `names` whose operator computes it: itself, or that which its inputs come from.
+
+    None where there is no such layer, or several.
+    """
+    found: dict[str, str | None] = {}
+    for layer in model.layers:
+        before = {found.get(node.layer.name) for node in layer.inbound_nodes[0].parent_nodes}
+        found[layer.name] = layer.name if layer.name in names else before.pop() if len(before) == 1 else None
     return found
 
 
