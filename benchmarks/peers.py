@@ -141,7 +141,7 @@ def _tensorflow(stages: Stages, target: Target) -> Peer:
     """Quantize by TensorFlow's converter, its defaults aside from int8 alone and uint8 in."""
 
     def work(folder: Path) -> Any:
-        model, preprocess = stages.model, stages.recipe.preprocess
+        model, preprocess = stages.network(()), stages.recipe.preprocess
         begin = time.perf_counter()
         content = converted(model, preprocess, calibration_images(stages))
         (folder / "model.tflite").write_bytes(content)

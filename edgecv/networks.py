@@ -32,11 +32,6 @@ class Networks(FloatModel):
     """The networks of a recipe; each is trained or changed once for equal inputs."""
 
     @functools.cached_property
-    def model(self) -> Any:
-        """The float Keras model itself."""
-        return self.network(())
-
-    @functools.cached_property
     def reference(self) -> NDArray[np.float32]:
         """The float Keras model's probabilities on the test split, float32 `(n, classes)`."""
         return self.outputs(())
@@ -54,16 +49,15 @@ class Networks(FloatModel):
         return self._shaped[steps]
 
     def network(self, steps: tuple[str, ...]) -> Any:
-        """Load the network that steps gave; after "qat" it holds the fake quantization that it was trained with."""
-        done = self.shaped(steps)
-        if WRAPPED not in done.files:
-            return self.plain(steps)
-        from safetensors.numpy import load_file
+        """Load the network that steps gave; after "qat" it holds the fake quantization that it was trained with.
 
-        model, _ = compress.quantize_aware(self.plain(steps))
-        weights = load_file(self.store.path(done.files[WRAPPED]))
-        model.set_weights([weights[name] for name in sorted(weights)])
-        return model
+        Loaded once, for all who only read it; `plain` gives each its own.
+        """
+        files = self.shaped(steps).files
+        key = tuple(files.values())
+        if key not in self._loaded:
+            self._loaded[key] = self._quantized(steps) if WRAPPED in files else self.plain(steps)
+        return self._loaded[key]
 
     def plain(self, steps: tuple[str, ...]) -> Any:
         """Load the network that steps gave, in plain layers."""
@@ -186,6 +180,18 @@ class Networks(FloatModel):
         return self.recipe.train.model_copy(update={**own, **mixed, "freeze": 0.0, "freeze_batch_norm": False})
 
     # What they are made of
+
+    def _quantized(self, steps: tuple[str, ...]) -> Any:
+        from safetensors.numpy import load_file
+
+        model, _ = compress.quantize_aware(self.plain(steps))
+        weights = load_file(self.store.path(self.shaped(steps).files[WRAPPED]))
+        model.set_weights([weights[name] for name in sorted(weights)])
+        return model
+
+    @functools.cached_property
+    def _loaded(self) -> dict[tuple[str, ...], Any]:
+        return {}
 
     @functools.cached_property
     def _shaped(self) -> dict[tuple[str, ...], Done]:

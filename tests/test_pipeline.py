@@ -165,7 +165,7 @@ def broken(stages, name, *, labels=None, preprocess=None, weights=None, precisio
     """Export the trained network with something wrong, and return the paths for both runtimes."""
     from edgecv import export
 
-    model = stages.model
+    model = stages.network(())
     sound = model.get_weights()
     settings = {"preprocess": preprocess or stages.recipe.preprocess, "labels": labels or stages.classes}
     calibration = np.asarray(stages.images("train")[:300]) if precision == "int8" else None
