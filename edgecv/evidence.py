@@ -54,10 +54,10 @@ def made(stages: Stages, target: Target, variant: str) -> Made:
 
 
 def _repaired(stages: Stages, target: Target, variant: str) -> Made:
-    """Mend a variant; each trial is an entry of its history."""
+    """Mend a variant; each trial is an entry of its history, behind the steps of the file that was to be mended."""
     found = repair(stages, target, variant)
-    network = _network(stages, found.best.version.steps)
-    history = [
+    start, network = (_network(stages, trial.version.steps) for trial in (found.trials[0], found.best))
+    trials = [
         {
             "step": f"repair: {trial.remedy}",
             "seconds": trial.seconds,
@@ -68,7 +68,8 @@ def _repaired(stages: Stages, target: Target, variant: str) -> Made:
         }
         for trial in found.trials
     ]
-    network = dataclasses.replace(network, history=(*network.history, *history))
+    history = (*start.history, *trials, *network.history[len(start.history) :])
+    network = dataclasses.replace(network, history=history)
     return Made(found.artifact, network, f"{variant}-{target.name}")
 
 

@@ -177,7 +177,7 @@ class _Bench:
         done = stages.do(Step("repair", params, inputs, made_with), work, label=f"{self.variant}, {name}")
         own = network.value["history"][-1]["seconds"] if version.steps != self.start.steps else 0.0
         trial = Trial(name, version, **done.value, seconds=done.seconds + own)
-        stages.listener.note(f"{self.variant} on {self.target.name}, {describe(trial)}")
+        stages.listener.note(f"{self.variant} on {self.target.name}, {name}: {describe(trial)}")
         return trial
 
     def _judged(self, name: str, version: Version, artifact: Artifact, place: Path) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def describe(trial: Trial) -> str:
     """Say in a line what a trial gave, and what it cost in speed."""
     cost = "" if trial.slower is None or trial.slower == 1.0 else f", {trial.slower:.2f}x the latency"
     tested = f", test: {trial.test}" if trial.test else ""
-    return f"{trial.remedy}: drop {trial.drop_pp:.2f} pp on validation, divergence {trial.divergence:.2g}{cost}{tested}"
+    return f"drop {trial.drop_pp:.2f} pp on validation, divergence {trial.divergence:.2g}{cost}{tested}"
 
 
 def divergence(reference: Floats, got: Floats) -> float:
