@@ -170,7 +170,12 @@ def test_an_interrupted_command_says_that_it_can_go_on():
     import time
 
     child = subprocess.Popen(
-        [sys.executable, "-m", "edgecv", "bench", DATA / "tiny.tflite"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-m", "edgecv", "bench", DATA / "tiny.tflite"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # A shell starts its background jobs with the signal ignored, and what they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(2.5)
     child.send_signal(signal.SIGINT)
