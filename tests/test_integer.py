@@ -181,11 +181,12 @@ def test_an_unknown_layer_is_refused_with_the_nearest_names(file_format: str, pr
 
 @both
 def test_a_fused_layer_stands_for_its_operator(file_format: str) -> None:
-    files = [
-        exported("plain", file_format, quantization=Quantization(float_layers=(name,)))
-        for name in ("stem", "stem_relu")
-    ]
-    assert files[0].files == files[1].files
+    whole, stem, after = (
+        exported("plain", file_format, quantization=Quantization(float_layers=layers))
+        for layers in ((), ("stem",), ("stem_relu",))
+    )
+    assert whole.files != stem.files
+    assert stem.files == after.files
 
 
 @both
