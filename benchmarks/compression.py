@@ -1,8 +1,8 @@
 """Measure what the compression steps buy and cost, and keep it in results/compression.json, group by group.
 
 `python -m benchmarks.compression [GROUP...]` runs all groups, or those named: fast, flowers, width, int8, peers,
-sparse. A group that ran replaces its figures and leaves the others'. What the store has is reused, so a killed group
-goes on.
+sparse, rounding. A group that ran replaces its figures and leaves the others'. What the store has is reused, so a
+killed group goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.common import RESULTS, ROOT, SHARED, Figure, interval, printed, recorded, row_of
 from benchmarks.peers import NETS, OUT, peers
 from benchmarks.pruning import sparse, width
+from benchmarks.rounding import rounding
 from edgecv import pipeline
 from edgecv.listener import Listener
 from edgecv.results import Results, Row, dump_results
@@ -128,6 +129,7 @@ GROUPS: dict[str, tuple[Group, bool]] = {
     "int8": (int8, False),
     "peers": (peers, False),
     "sparse": (sparse, False),
+    "rounding": (rounding, False),
 }
 
 

@@ -49,13 +49,13 @@ def width(listener: Listener) -> Iterator[Figure]:
     subjects: dict[str, Subject] = {}
     macs: dict[str, int] = {}
     for seed in SEEDS:
-        narrow = _stages(narrow_recipe(seed), f"width-narrow-{seed}", listener)
-        full = _stages(wide_recipe(seed, keep=0.5), f"width-wide-{seed}", listener)
+        narrow = stages_of(narrow_recipe(seed), f"width-narrow-{seed}", listener)
+        full = stages_of(wide_recipe(seed, keep=0.5), f"width-wide-{seed}", listener)
         whole, small = full.trained.value["macs"], narrow.trained.value["macs"]
         versions = {"narrow": (narrow, "int8")}
         for share in SHARES:
-            recipe = wide_recipe(seed, keep=share * small / whole)
-            versions[f"slim to {share:.0%}"] = (_stages(recipe, f"width-slim-{share:g}-{seed}", listener), "slim-int8")
+            slim = stages_of(wide_recipe(seed, keep=share * small / whole), f"width-slim-{share:g}-{seed}", listener)
+            versions[f"slim to {share:.0%}"] = (slim, "slim-int8")
         for name, (stages, variant) in versions.items():
             with stages.store.in_use():
                 files, right = judged(stages, variant)
@@ -83,17 +83,18 @@ def width(listener: Listener) -> Iterator[Figure]:
 def narrow_recipe(seed: int) -> Recipe:
     """Half as wide, all epochs on the labels."""
     variants = {"float32": (), "int8": ("int8",)}
-    return changed(_from_scratch(seed, EPOCHS), model={"width": 0.5}, variants=variants)
+    return changed(from_scratch(seed, EPOCHS), model={"width": 0.5}, variants=variants)
 
 
 def wide_recipe(seed: int, *, keep: float) -> Recipe:
     """At its full width, then slimmed, with the epochs that are left on the whole network's answers."""
     variants = {"float32": (), "slim-int8": ("slim", "int8")}
     slim = {"keep": keep, "budget": "macs", "rounds": 1, "epochs": RECOVERY, "learning_rate": 1e-3}
-    return changed(_from_scratch(seed, EPOCHS - RECOVERY), model={"width": 1.0}, slim=slim, variants=variants)
+    return changed(from_scratch(seed, EPOCHS - RECOVERY), model={"width": 1.0}, slim=slim, variants=variants)
 
 
-def _from_scratch(seed: int, epochs: int) -> Recipe:
+def from_scratch(seed: int, epochs: int) -> Recipe:
+    """MobileNetV2 at a small size, trained from random weights drawn from the seed."""
     recipe = load_recipe(ROOT / "models" / "separable_cnn.toml")  # how a net is trained from random weights
     train = {"epochs": epochs, "learning_rate": 3e-3, "seed": seed}
     return changed(recipe, model={"net": "mobilenet_v2"}, preprocess={"size": SIZE}, train=train)
@@ -115,7 +116,7 @@ def sparse(listener: Listener) -> Iterator[Figure]:
         sparse={"sparsity": SPARSITY},
         variants={"float32": (), "sparse": ("sparse",)},
     )
-    stages = _stages(recipe, "sparse", listener)
+    stages = stages_of(recipe, "sparse", listener)
     with stages.store.in_use():
         (dense, before), (zeros, after) = judged(stages, "float32"), judged(stages, "sparse")
         network = stages.plain(("sparse",))
@@ -144,6 +145,7 @@ def litert() -> Target:
     return Target(name="linux-litert", runtime="litert")
 
 
-def _stages(recipe: Recipe, name: str, listener: Listener) -> Stages:
+def stages_of(recipe: Recipe, name: str, listener: Listener) -> Stages:
+    """Prepare a recipe that is no file; `name` is the folder of its results."""
     stages, _ = pipeline.prepare(recipe, out=OUT / name, listener=listener)
     return stages

@@ -18,6 +18,7 @@ pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed"
 import tensorflow as tf
 import tf_keras
 
+from benchmarks.rounding import APART, steps_apart
 from edgecv import nets
 from edgecv.compress.folds import fold
 from edgecv.compress.kernels import kernel_of
@@ -123,36 +124,6 @@ def content(trained: Any) -> bytes:
     return to_tflite_trained(trained, preprocess=PREPROCESS, labels=LABELS).files["model.tflite"]
 
 
-def steps_apart(content: bytes, model: Any, images: Images) -> dict[str, float]:
-    """How far each layer's output is from the file's, in steps of its scale, when it reads what the file's reads."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-    )
-    interpreter.allocate_tensors()
-    tensors = matched(Flatbuffer(content), model)
-    details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])
-    interpreter.invoke()
-    values = {model.layers[0].name: normalised(images[:1])}
-    apart = {}
-    for layer in model.layers[1:]:
-        reads = [values[tensor.node.layer.name] for tensor in tf.nest.flatten(layer.input)]
-        value = np.asarray(layer(reads if len(reads) > 1 else reads[0]))
-        if layer.name in tensors:
-            detail = details[tensors[layer.name]]
-            scale, zero_point = detail["quantization"]
-            stored = interpreter.get_tensor(detail["index"]).astype(np.float32).reshape(value.shape)
-            stored = (stored - zero_point) * np.float32(scale)
-            apart[layer.name] = float(np.abs(value - stored).max() / scale)
-            value = stored
-        values[layer.name] = value
-    return apart
-
-
 def test_the_copy_keeps_names_weights_and_contract(base: Any) -> None:
     model, _ = quantize_aware(base)
     assert {layer.name for layer in base.layers} <= {layer.name for layer in model.layers}
@@ -214,9 +185,9 @@ def test_top_1_of_the_file_is_that_of_the_keras_network(
 def test_each_layer_alone_is_within_a_step_of_the_files(
     trained: Any, content: bytes, digits: tuple[Images, NDArray[np.int64]]
 ) -> None:
-    apart = steps_apart(content, trained, digits[0][1200:])
+    apart = steps_apart(content, trained, digits[0][1200:1204], PREPROCESS)
     assert list(apart) == list(layer_outputs(trained))
-    assert {name: steps for name, steps in apart.items() if steps > 1.01} == {}
+    assert {name: steps for name, steps in apart.items() if steps > APART} == {}
 
 
 def test_a_wrong_range_is_named_as_the_first_layer_apart(
@@ -226,10 +197,10 @@ def test_a_wrong_range_is_named_as_the_first_layer_apart(
     right = variable.numpy()
     try:
         variable.assign(right / 2)
-        apart = steps_apart(content, trained, digits[0][1200:])
+        apart = steps_apart(content, trained, digits[0][1200:1204], PREPROCESS)
     finally:
         variable.assign(right)
-    assert [name for name, steps in apart.items() if steps > 1.01] == ["one_project_bn"]
+    assert [name for name, steps in apart.items() if steps > APART] == ["one_project_bn"]
 
 
 def test_all_of_the_file_but_the_softmax_is_int8(content: bytes) -> None:
