@@ -22,10 +22,11 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, ROOT, SHARED, Figure, printed, recorded, row_of
+from edgecv.devices import Local, ask
 from edgecv.measure import Subject, compare_measurements, measure
 from edgecv.recipe import Preprocess
 from edgecv.results import Results, dump_results
-from edgecv.runtimes import ask, model_files
+from edgecv.runtimes import model_files
 from edgecv.target import Measure, Target
 from edgecv.verify import verify
 
@@ -79,7 +80,7 @@ def imagenet() -> Iterator[Figure]:
         subjects, outputs = _exports(model, preprocess, images, Path(folder)), {}
         for name, subject in subjects.items():
             output = Path(folder) / "outputs.npy"
-            ask(subject.target, subject.files, do="predict", images=Path(folder) / "images.npy", outputs=output)
+            ask(subject.device, subject.files, do="predict", images=Path(folder) / "images.npy", outputs=output)
             outputs[name] = np.load(output)
         yield from _int8_accuracy(outputs, labels)
         yield from _sizes(subjects)
@@ -99,7 +100,7 @@ def _exports(model: Any, preprocess: Preprocess, images: NDArray[np.uint8], fold
             files = [folder / f"{runtime}-{precision}{Path(name).suffix}" for name in exported.files]
             for path, content in zip(files, exported.files.values(), strict=True):
                 path.write_bytes(content)
-            subjects[f"{runtime} {precision}"] = Subject(tuple(files), target)
+            subjects[f"{runtime} {precision}"] = Subject(tuple(files), Local(target))
     return subjects
 
 
@@ -150,7 +151,7 @@ def native() -> Iterator[Figure]:
         target = Target.model_validate({"name": runtime, "runtime": runtime})
         ours, theirs = [], []
         for _ in range(6):
-            answer = ask(target, model_files(models / name), do="bench")
+            answer = ask(Local(target), model_files(models / name), do="bench")
             ours.append(statistics.median(answer["latencies_ms"]))
             theirs.append(tool(models / name))
         own, other = statistics.median(ours), statistics.median(theirs)

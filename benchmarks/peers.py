@@ -15,13 +15,14 @@ from benchmarks.common import ROOT, Figure, interval, row_of, worded
 from edgecv import pipeline
 from edgecv.answers import answers
 from edgecv.artifact import artifact_of, digest_files
+from edgecv.devices import Local, ask
 from edgecv.evidence import made
 from edgecv.listener import Listener
 from edgecv.measure import Subject, compare_measurements, measure
 from edgecv.photographs import tools
 from edgecv.quiet import quiet
 from edgecv.results import Row
-from edgecv.runtimes import ask, model_files
+from edgecv.runtimes import model_files
 from edgecv.stages import Stages
 from edgecv.stats import accuracy_drop
 from edgecv.store import Step
@@ -69,7 +70,7 @@ def _beside(stages: Stages, target: Target, row: Row, *, peer: Peer) -> Iterator
         print(f"left out: {name} beside {peer.name}: {row.status}")
         return
     files, labels = model_files(stages.out / row.artifact.path), stages.labels("test")
-    own, _ = answers(stages, target, artifact_of(files), files, label=f"{OURS} on {target.name}")
+    own, _ = answers(stages, Local(target), artifact_of(files), files, label=f"{OURS} on {target.name}")
     theirs = _probabilities(target, peer)
     right, own_right, their_right = (top_k(found, labels, 1) for found in (stages.reference, own, theirs))
     drop, own_drop = accuracy_drop(right, their_right), accuracy_drop(right, own_right)
@@ -77,7 +78,7 @@ def _beside(stages: Stages, target: Target, row: Row, *, peer: Peer) -> Iterator
     yield Figure(f"{name}: drop of {peer.name}, pp", drop.drop_pp, "", how)
     apart = accuracy_drop(their_right, own_right)
     yield Figure(f"{name}: ours below {peer.name}, pp", apart.drop_pp, "<= 0", interval(apart.ci95))
-    subjects = {"ours": Subject(files, target), "theirs": Subject(peer.files, target)}
+    subjects = {"ours": Subject(files, Local(target)), "theirs": Subject(peer.files, Local(target))}
     found = measure(subjects, rounds=target.measure.processes, images=stages.images_path("test"))
     compared = compare_measurements(found["theirs"], found["ours"])
     assert compared is not None, found
@@ -89,13 +90,13 @@ def _beside(stages: Stages, target: Target, row: Row, *, peer: Peer) -> Iterator
 
 def _probabilities(target: Target, peer: Peer) -> NDArray[np.float32]:
     outputs = peer.files[0].with_suffix(".npy")
-    ask(target, peer.files, do="predict", images=peer.images, outputs=outputs, patience=10.0)
+    ask(Local(target), peer.files, do="predict", images=peer.images, outputs=outputs, patience=10.0)
     return np.asarray(np.load(outputs), np.float32)
 
 
 def _nncf(stages: Stages, target: Target) -> Peer:
     """Quantize the float IR with NNCF's accuracy control, its defaults aside from the limit."""
-    network = made(stages, target, "float32").artifact
+    network = made(stages, Local(target), "float32").artifact
     (source, *_) = stages.place(network, "float32")
 
     def work(folder: Path) -> Any:

@@ -14,6 +14,7 @@ from benchmarks.peers import OUT
 from edgecv import host, pipeline
 from edgecv.answers import answers
 from edgecv.artifact import gzip_size
+from edgecv.devices import Local
 from edgecv.export.sparse_kernels import dense_because, zeros_of_pointwise
 from edgecv.listener import Listener
 from edgecv.measure import Subject, compare_measurements, measure
@@ -64,7 +65,7 @@ def width(listener: Listener) -> Iterator[Figure]:
                 files, right = judged(stages, variant)
             hits.setdefault(name, []).append(right)
             if seed == SEEDS[0]:
-                subjects[name] = Subject(files, litert())
+                subjects[name] = Subject(files, Local(litert()))
                 macs[name] = stages.shaped(stages.shaping(variant)).value["macs"]
     images = narrow.images_path("test")
     found = measure(subjects, rounds=litert().measure.processes, images=images)
@@ -107,7 +108,7 @@ def judged(stages: Stages, variant: str) -> tuple[tuple[Path, ...], Hits]:
     """Build a variant's TFLite file; return where it is, and which test images it has right in LiteRT."""
     artifact = stages.exported(variant, "tflite")
     files = stages.place(artifact, variant)
-    found, _ = answers(stages, litert(), artifact, files, label=variant)
+    found, _ = answers(stages, Local(litert()), artifact, files, label=variant)
     return files, top_k(found, stages.labels("test"), 1)
 
 
@@ -134,7 +135,7 @@ def sparse(listener: Listener) -> Iterator[Figure]:
 
 
 def _latency(name: str, dense: tuple[Path, ...], zeros: tuple[Path, ...], stages: Stages, reason: str | None) -> Figure:
-    subjects = {"dense": Subject(dense, litert()), "sparse": Subject(zeros, litert())}
+    subjects = {"dense": Subject(dense, Local(litert())), "sparse": Subject(zeros, Local(litert()))}
     found = measure(subjects, rounds=litert().measure.processes, images=stages.images_path("test"))
     flags = "AVX" if "avx" in str(host.facts()["flags"]) else "no AVX"
     why = reason or f"fit for sparse kernels, which XNNPACK has for CPUs without AVX; this one has {flags}"

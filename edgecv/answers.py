@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecv import host, runtimes
+from edgecv import host
 from edgecv.artifact import Artifact
+from edgecv.devices import Device, ask
 from edgecv.photographs import OUTPUTS, tools
 from edgecv.stages import Stages
 from edgecv.store import Step
-from edgecv.target import Target
 
 __all__ = ["answers", "measured_with"]
 
@@ -22,19 +22,20 @@ IMAGES_A_TIMEOUT = 300
 
 
 def answers(
-    stages: Stages, target: Target, artifact: Artifact, files: tuple[Path, ...], *, label: str, split: str = "test"
+    stages: Stages, device: Device, artifact: Artifact, files: tuple[Path, ...], *, label: str, split: str = "test"
 ) -> tuple[NDArray[np.float32], str | None]:
     """Run a split through `files` once; return probabilities, float32 `(n, classes)`, and the precision that ran.
 
     Raises:
-        DeviceError: the runtime refused the files, crashed, hung, or answered nonsense.
+        MissingError: the device lacks the runtime.
+        DeviceError: the device can't be reached, or the runtime refused the files, crashed, hung, or answered nonsense.
     """
     digests = tuple(digest for _, digest in artifact.files)
 
     def work(folder: Path) -> Any:
         stages.listener.progress(0, 1, f"{label}: the {split} photographs")
-        answer = runtimes.ask(
-            target,
+        answer = ask(
+            device,
             files,
             do="predict",
             images=stages.images_path(split),
@@ -44,13 +45,13 @@ def answers(
         )
         return {"executed_precision": answer["executed_precision"]}
 
-    settings = target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
-    step = Step("predict", settings, (*digests, stages.loaded.files[f"{split}_images.npy"]), measured_with(target))
+    settings = device.target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
+    step = Step("predict", settings, (*digests, stages.loaded.files[f"{split}_images.npy"]), measured_with(device))
     done = stages.do(step, work, label=label)
     return stages.array(done), done.value["executed_precision"]
 
 
-def measured_with(target: Target) -> dict[str, str]:
-    """What a measurement or an accuracy holds for: this runtime's version, on a machine like this one."""
-    runtime = runtimes.RUNTIMES[target.runtime]
-    return {**tools(runtime.package, "numpy", code=("worker",)), "machine": host.fingerprint()}
+def measured_with(device: Device) -> dict[str, str]:
+    """What a measurement or an accuracy holds for: these versions, on a machine like the device."""
+    facts = device.facts()
+    return {**facts.versions, **tools(code=("worker",)), "machine": host.fingerprint(facts.machine)}

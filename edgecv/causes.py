@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgecv import data, runtimes
 from edgecv.answers import answers
+from edgecv.devices import Device
 from edgecv.errors import EdgecvError
 from edgecv.explain import NOTES, layer_noise, shown_by, verdict, worst
 from edgecv.photographs import tools
@@ -32,14 +33,14 @@ SIDE, QUALITY = 64, 75
 Floats = NDArray[np.float32]
 
 
-def causes(stages: Stages, entries: Sequence[tuple[Target, Entry]]) -> dict[str, Any]:
+def causes(stages: Stages, entries: Sequence[tuple[Device, Entry]]) -> dict[str, Any]:
     """Gather for measurements.json what the page shows of each version that was verified.
 
     `classes`: names, photographs and hits by class, of the float network and of each version. `layers`: of each int8
     version, the verdict and the worst layers, as `LayerNoise.to_json` has them. `changed`: of each version, how many
     photographs it answers otherwise than the float network, and some of them as small JPEGs.
     """
-    judged = [(target, entry) for target, entry in entries if entry.artifact and entry.verdict]
+    judged = [(device, entry) for device, entry in entries if entry.artifact and entry.verdict]
     labels, reference = stages.labels("test"), stages.reference
     count = len(stages.classes)
     found: dict[str, Any] = {
@@ -52,13 +53,13 @@ def causes(stages: Stages, entries: Sequence[tuple[Target, Entry]]) -> dict[str,
         "layers": [],
         "changed": [],
     }
-    for target, entry in judged:
-        who = {"variant": entry.variant, "target": target.name}
-        got = _answers(stages, target, entry)
+    for device, entry in judged:
+        who = {"variant": entry.variant, "target": device.target.name}
+        got = _answers(stages, device, entry)
         found["classes"]["versions"].append({**who, "hits": _hits(got, labels, count)})
         found["changed"].append({**who, **_changed(stages, got)})
         if entry.precision in ROUNDED:
-            found["layers"].append({**who, **_layers(stages, target, entry)})
+            found["layers"].append({**who, **_layers(stages, device.target, entry)})
     return found
 
 
@@ -71,12 +72,11 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _answers(stages: Stages, target: Target, entry: Entry) -> Floats:
+def _answers(stages: Stages, device: Device, entry: Entry) -> Floats:
     """Give the probabilities that the version was judged by, from the store."""
     assert entry.artifact is not None
-    return answers(
-        stages, target, entry.artifact, entry.files(stages.out), label=f"{entry.variant} verified on {target.name}"
-    )[0]
+    label = f"{entry.variant} verified on {device.target.name}"
+    return answers(stages, device, entry.artifact, entry.files(stages.out), label=label)[0]
 
 
 def _hits(probabilities: Floats, labels: NDArray[np.int64], count: int) -> list[int]:

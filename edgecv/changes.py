@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgecv import compress, data, export, nets
 from edgecv.artifact import Skipped
+from edgecv.devices import Local
 from edgecv.measure import Subject, measure, quick
 from edgecv.recipe import Preprocess
 from edgecv.settings import Cluster, Slim, Sparse
@@ -116,5 +117,5 @@ def _latency_ms(model: Any, examples: Examples) -> float:
         path = Path(folder) / "model.tflite"
         path.write_bytes(made.files[path.name])
         target = quick(Target(name="here", runtime="litert", threads=1))
-        found = measure({"int8": Subject((path,), target)}, rounds=target.measure.processes)["int8"]
+        found = measure({"int8": Subject((path,), Local(target))}, rounds=target.measure.processes)["int8"]
     return float(np.median([process_figure(process.latencies_ms) for process in found.processes]))

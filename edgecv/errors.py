@@ -68,9 +68,19 @@ class EnvError(EdgecvError):
 
     exit_code = 3
 
+    @property
+    def status(self) -> str:
+        """Word it as the status of a row."""
+        return f"fail: {self.what}: {self.got}" if self.got else f"fail: {self.what}"
+
 
 class MissingError(EnvError):
     """Report a package or a program that is not installed."""
+
+    @property
+    def status(self) -> str:
+        """Word it as the status of a row."""
+        return f"not available: {self.fix}"
 
 
 class StoreError(EnvError):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgecv import compress, runtimes
 from edgecv.answers import answers, measured_with
 from edgecv.artifact import Artifact, artifact_of
+from edgecv.devices import Device
 from edgecv.errors import DeviceError, MissingError
 from edgecv.measure import Measurement, Process, Subject, add, measure_round
 from edgecv.metadata import read_metadata
@@ -20,7 +21,6 @@ from edgecv.repair import describe, repair
 from edgecv.rows import Entry, Network
 from edgecv.stages import Stages
 from edgecv.store import Step
-from edgecv.target import Target
 from edgecv.verify import verify
 
 __all__ = ["Made", "made", "measured", "verified", "verified_file"]
@@ -37,25 +37,25 @@ class Made:
     name: str
 
 
-def made(stages: Stages, target: Target, variant: str) -> Made:
-    """Build one variant for a target, and mend it where it asks for that.
+def made(stages: Stages, device: Device, variant: str) -> Made:
+    """Build one variant for a device, and mend it there where it asks for that.
 
     Raises:
         MissingError: a package that builds or runs it is not installed.
-        DeviceError: it is to be mended, and the runtime does not run it.
+        DeviceError: it is to be mended, and the device or its runtime does not run it.
     """
-    runtimes.require(target.runtime)
     if "repair" in stages.recipe.variants[variant]:
-        return _repaired(stages, target, variant)
+        return _repaired(stages, device, variant)
+    target = device.target
     steps, format = stages.shaping(variant), runtimes.RUNTIMES[target.runtime].format
     artifact = stages.exported(variant, format, granularity=target.granularity)
     own = target.granularity == "tensor" and artifact.precision in compress.CALIBRATED
     return Made(artifact, _network(stages, steps), f"{variant}-per-tensor" if own else variant)
 
 
-def _repaired(stages: Stages, target: Target, variant: str) -> Made:
+def _repaired(stages: Stages, device: Device, variant: str) -> Made:
     """Mend a variant; each trial is an entry of its history, behind the steps of the file that was to be mended."""
-    found = repair(stages, target, variant)
+    found = repair(stages, device, variant)
     start, network = (_network(stages, trial.version.steps) for trial in (found.trials[0], found.best))
     trials = [
         {
@@ -70,43 +70,43 @@ def _repaired(stages: Stages, target: Target, variant: str) -> Made:
     ]
     history = (*start.history, *trials, *network.history[len(start.history) :])
     network = dataclasses.replace(network, history=history)
-    return Made(found.artifact, network, f"{variant}-{target.name}")
+    return Made(found.artifact, network, f"{variant}-{device.target.name}")
 
 
-def verified(stages: Stages, target: Target, variant: str) -> Entry:
-    """Build one variant, and judge it on a target."""
+def verified(stages: Stages, device: Device, variant: str) -> Entry:
+    """Build one variant, and judge it on a device."""
     entry = Entry(variant=variant, precision=compress.precision_of(stages.recipe.variants[variant]))
     try:
-        found = made(stages, target, variant)
-    except MissingError as error:
-        return dataclasses.replace(entry, problem=f"not available: {error.fix}")
-    except DeviceError as error:
-        return dataclasses.replace(entry, problem=f"fail: {error.what}: {error.got}")
+        device.facts()
+        found = made(stages, device, variant)
+    except (MissingError, DeviceError) as error:
+        return dataclasses.replace(entry, problem=error.status)
     files = stages.place(found.artifact, found.name)
     path = PurePosixPath(files[0].relative_to(stages.out).as_posix())
     entry = dataclasses.replace(entry, artifact=found.artifact, path=path, network=found.network)
-    return _judged(stages, entry, files, target, own=stages.outputs(found.network.steps))
+    return _judged(stages, entry, files, device, own=stages.outputs(found.network.steps))
 
 
-def verified_file(stages: Stages, target: Target, path: Path) -> Entry:
+def verified_file(stages: Stages, device: Device, path: Path) -> Entry:
     """Judge a file made anywhere, as if it were a variant: it must take uint8 pixels as the recipe's own files do."""
-    runtimes.require(target.runtime)
+    device.facts()
     files = runtimes.model_files(path)
     entry = Entry(variant=path.name, precision="-", artifact=artifact_of(files), path=PurePosixPath(path.as_posix()))
     entry = dataclasses.replace(entry, network=_network(stages, ()))
-    return _judged(stages, entry, files, target, own=stages.reference)
+    return _judged(stages, entry, files, device, own=stages.reference)
 
 
-def measured(stages: Stages, entries: Mapping[str, Entry], target: Target) -> dict[str, Measurement]:
+def measured(stages: Stages, entries: Mapping[str, Entry], device: Device) -> dict[str, Measurement]:
     """Measure the variants' files in interleaved rounds, each a step: a killed bench goes on at its round."""
     found = {name: Measurement(name, ()) for name in entries}
-    subjects = {name: Subject(entry.files(stages.out), target) for name, entry in entries.items()}
+    subjects = {name: Subject(entry.files(stages.out), device) for name, entry in entries.items()}
+    target = device.target
     total = target.measure.processes
-    with stages.store.lock(f"device-{target.transport}"):
+    with stages.store.lock(device.lock):
         for number in range(total):
             stages.listener.progress(number, total, f"measuring on {target.name}, all variants in turn")
             sound = {name: subjects[name] for name, one in found.items() if one.problem is None}
-            for name, got in _round(stages, sound, entries, target, number=number).items():
+            for name, got in _round(stages, sound, entries, device, number=number).items():
                 found[name] = add(found[name], got)
     return found
 
@@ -116,21 +116,22 @@ def _network(stages: Stages, steps: tuple[str, ...]) -> Network:
     return Network(steps, value["params"], value["macs"], tuple(value["history"]))
 
 
-def _judged(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target, *, own: Array) -> Entry:
+def _judged(stages: Stages, entry: Entry, files: tuple[Path, ...], device: Device, *, own: Array) -> Entry:
     """Add the verdict and the precision that ran, or the problem."""
     try:
-        return dataclasses.replace(entry, **_judgement(stages, entry, files, target, own=own))
+        return dataclasses.replace(entry, **_judgement(stages, entry, files, device, own=own))
     except DeviceError as error:
-        return dataclasses.replace(entry, problem=f"fail: {error.what}: {error.got}")
+        return dataclasses.replace(entry, problem=error.status)
 
 
-def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], target: Target, *, own: Array) -> dict[str, Any]:
+def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], device: Device, *, own: Array) -> dict[str, Any]:
     """Run the test split through the files, and compare with the float Keras model."""
     labels = (read_metadata(files[0]) or {}).get("labels")
     if labels is not None and labels != list(stages.classes):
         return {"problem": f"fail: the labels in {files[0].name} are not the data's {len(stages.classes)}, in order"}
     assert entry.artifact is not None
-    found, executed = answers(stages, target, entry.artifact, files, label=f"{entry.variant} verified on {target.name}")
+    label = f"{entry.variant} verified on {device.target.name}"
+    found, executed = answers(stages, device, entry.artifact, files, label=label)
     verdict = verify(
         found,
         stages.reference,
@@ -151,7 +152,7 @@ def _round(
     stages: Stages,
     subjects: Mapping[str, Subject],
     entries: Mapping[str, Entry],
-    target: Target,
+    device: Device,
     *,
     number: int,
 ) -> dict[str, Process | str]:
@@ -161,14 +162,14 @@ def _round(
             raise _Incomplete(got)
         return {name: dataclasses.asdict(one) for name, one in got.items() if isinstance(one, Process)}
 
-    settings = target.model_dump(include={"runtime", "accelerator", "threads", "precision", "measure"})
+    settings = device.target.model_dump(include={"runtime", "accelerator", "threads", "precision", "measure"})
     params = {**settings, "round": number, "names": sorted(subjects)}
     inputs = tuple(artifact.digest for name in sorted(subjects) if (artifact := entries[name].artifact))
     try:
         done = stages.do(
-            Step(f"round-{number + 1}", params, inputs, measured_with(target)),
+            Step(f"round-{number + 1}", params, inputs, measured_with(device)),
             work,
-            label=f"round {number + 1} on {target.name}",
+            label=f"round {number + 1} on {device.target.name}",
         )
     except _Incomplete as incomplete:
         got: dict[str, Process | str] = incomplete.args[0]

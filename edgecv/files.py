@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from edgecv import host
 from edgecv.artifact import artifact_of
 from edgecv.config import VERSION
+from edgecv.devices import open_device
 from edgecv.errors import UsageError
 from edgecv.measure import Measurement, Subject, measure, quick
 from edgecv.results import RecipeEntry, Results
 from edgecv.rows import Entry, make_rows
-from edgecv.runtimes import model_files, require, runtime_for
+from edgecv.runtimes import model_files, runtime_for
 from edgecv.target import Measure, Target
 
 __all__ = ["bench"]
@@ -28,10 +30,10 @@ def bench(
     brief: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Results:
-    """Measure .tflite, OpenVINO .xml and .onnx files on this machine; each is compared with the first.
+    """Measure .tflite, OpenVINO .xml and .onnx files; each is compared with the first.
 
-    `target`: how to run them; by default each file's own runtime on the CPU with `threads` threads, in 8 processes of a
-    second each, or 5 of half a second if `brief`. Inputs are seeded noise: accuracy is not looked at.
+    `target`: how to run them; by default each file's own runtime on this CPU, with `threads` threads, in 8 processes of
+    a second each, or 5 of half a second if `brief`. Inputs are seeded noise: accuracy is not looked at.
 
     Raises:
         ModelError: a file is not there, or is of a kind that is not run.
@@ -43,14 +45,16 @@ def bench(
     """
     if not files:
         raise UsageError("there is no file to measure", expected="one or more .tflite, .xml or .onnx files")
-    subjects = {}
-    for file in map(Path, files):
-        own = target or Target(name="this-machine", runtime=runtime_for(file), threads=threads, measure=_MEASURE)
-        require(own.runtime)
-        subjects[str(file)] = Subject(model_files(file), quick(own) if brief else own)
-    warnings = host.warnings()
-    rounds = max(subject.target.measure.processes for subject in subjects.values())
-    found = measure(subjects, rounds=rounds, progress=progress)
+    with contextlib.ExitStack() as opened:
+        subjects = {}
+        for file in map(Path, files):
+            own = target or Target(name="this-machine", runtime=runtime_for(file), threads=threads, measure=_MEASURE)
+            device = opened.enter_context(open_device(quick(own) if brief else own))
+            device.facts()
+            subjects[str(file)] = Subject(model_files(file), device)
+        warnings = host.warnings()
+        rounds = max(subject.device.target.measure.processes for subject in subjects.values())
+        found = measure(subjects, rounds=rounds, progress=progress)
     baseline = next(iter(subjects))
     rows = tuple(
         row
@@ -58,7 +62,7 @@ def bench(
         for row in make_rows(
             (_entry(name, subject, found[name]),),
             model=Path(name).stem,
-            target=subject.target,
+            target=subject.device.target,
             baseline=found[baseline],
         )
     )

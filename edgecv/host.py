@@ -128,10 +128,9 @@ def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {_show(a.get(key))} and {_show(b.get(key))}" for key in _COMPARED if a.get(key) != b.get(key)]
 
 
-def fingerprint() -> str:
+def fingerprint(facts: Mapping[str, Any]) -> str:
     """Digest what makes latencies comparable, 16 hexadecimal digits: `same_machine` is empty where it is equal."""
-    here = facts()
-    return hashlib.sha256(json.dumps([here[key] for key in _COMPARED]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([facts[key] for key in _COMPARED]).encode()).hexdigest()[:16]
 
 
 def warnings() -> list[str]:

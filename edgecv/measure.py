@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.artifact import TensorSpec
+from edgecv.devices import Device, ask
 from edgecv.errors import DeviceError
-from edgecv.runtimes import ask
 from edgecv.stats import Comparison, compare, process_figure
 from edgecv.target import Target
 
@@ -32,10 +32,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model's files (an IR's .xml and .bin, else one), and the target that says how to run them."""
+    """A model's files (an IR's .xml and .bin, else one), and the device that runs them."""
 
     files: tuple[Path, ...]
-    target: Target
+    device: Device
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def compare_measurements(baseline: Measurement, candidate: Measurement) -> Compa
 
 def _describe(label: str, subject: Subject) -> Measurement:
     try:
-        answer = ask(subject.target, subject.files, do="describe")
+        answer = ask(subject.device, subject.files, do="describe")
     except DeviceError as error:
-        return Measurement(label, (), _words(error))
+        return Measurement(label, (), error.status)
     return Measurement(
         label,
         (),
@@ -143,9 +143,9 @@ def _describe(label: str, subject: Subject) -> Measurement:
 
 def _process(subject: Subject, *, images: Path | None, number: int) -> Process | str:
     try:
-        answer = ask(subject.target, subject.files, do="bench", images=images)
+        answer = ask(subject.device, subject.files, do="bench", images=images)
     except DeviceError as error:
-        return _words(error)
+        return error.status
     return Process(
         round=number,
         init_ms=answer["init_ms"],
@@ -153,10 +153,6 @@ def _process(subject: Subject, *, images: Path | None, number: int) -> Process |
         latencies_ms=tuple(answer["latencies_ms"]),
         peak_rss_bytes=answer["peak_rss_bytes"],
     )
-
-
-def _words(error: DeviceError) -> str:
-    return f"{error.what}: {error.got}" if error.got else error.what
 
 
 def _specs(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

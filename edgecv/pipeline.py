@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
+from edgecv.devices import Device, open_device
 from edgecv.errors import ConfigError
 from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
@@ -60,14 +62,13 @@ def run(
     >>> {row.status for row in results.rows}
     {'pass'}
     """
-    stages, devices = prepare(recipe, targets=targets, data=data, out=out, store=store, listener=listener)
-    return execute(stages, devices, quick=quick, command=command)
+    stages, found = prepare(recipe, targets=targets, data=data, out=out, store=store, listener=listener)
+    return execute(stages, found, quick=quick, command=command)
 
 
 def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, command: str = "") -> Results:
     """Do what `run` does with stages and targets that `prepare` gave."""
-    devices = tuple(measure.quick(target) for target in targets) if quick else tuple(targets)
-    with stages.store.in_use():
+    with stages.store.in_use(), _opened(tuple(map(measure.quick, targets)) if quick else targets) as devices:
         warnings = host.warnings()
         rows, raw, entries = _evidence(stages, devices)
         results = _results(stages, rows, warnings=[*warnings, *_spreads(raw)])
@@ -79,26 +80,32 @@ def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, c
 def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifact]]:
     """Export every variant for the targets' formats; return each one's main file and what it is."""
     found = {}
-    with stages.store.in_use():
+    with stages.store.in_use(), _opened(targets) as devices:
         stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
-        for target in targets:
-            for variant in _variants(stages, target):
-                built = made(stages, target, variant)
+        for device in devices:
+            for variant in _variants(stages, device.target):
+                built = made(stages, device, variant)
                 found[stages.place(built.artifact, built.name)[0]] = built.artifact
     return list(found.items())
 
 
 def check(stages: Stages, targets: Sequence[Target], *, files: Sequence[Path] = ()) -> Results:
     """Build and verify every variant, or the files given instead, on each target that opens them; measure nothing."""
-    with stages.store.in_use():
+    with stages.store.in_use(), _opened(targets) as devices:
         if not files:
-            return _results(stages, _evidence(stages, targets, timed=False)[0], warnings=[])
+            return _results(stages, _evidence(stages, devices, timed=False)[0], warnings=[])
         rows: list[Row] = []
-        for target in targets:
-            suffixes = runtimes.RUNTIMES[target.runtime].suffixes
-            mine = tuple(verified_file(stages, target, path) for path in files if path.suffix.lower() in suffixes)
-            rows += _rows(stages, target, mine)
+        for device in devices:
+            suffixes = runtimes.RUNTIMES[device.target.runtime].suffixes
+            mine = tuple(verified_file(stages, device, path) for path in files if path.suffix.lower() in suffixes)
+            rows += _rows(stages, device.target, mine)
         return _results(stages, tuple(rows), warnings=[])
+
+
+@contextlib.contextmanager
+def _opened(targets: Sequence[Target]) -> Iterator[tuple[Device, ...]]:
+    with contextlib.ExitStack() as stack:
+        yield tuple(stack.enter_context(open_device(target)) for target in targets)
 
 
 def _results(stages: Stages, rows: tuple[Row, ...], *, warnings: list[str]) -> Results:
@@ -155,19 +162,20 @@ def prepare(
 
 
 def _evidence(
-    stages: Stages, targets: Sequence[Target], *, timed: bool = True
-) -> tuple[tuple[Row, ...], Raw, list[tuple[Target, Entry]]]:
-    """Verify and, if `timed`, measure every variant on each target; return rows, raw measurements and the entries."""
+    stages: Stages, devices: Sequence[Device], *, timed: bool = True
+) -> tuple[tuple[Row, ...], Raw, list[tuple[Device, Entry]]]:
+    """Verify and, if `timed`, measure every variant on each device; return rows, raw measurements and the entries."""
     stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
     rows: list[Row] = []
     raw: Raw = []
-    judged: list[tuple[Target, Entry]] = []
-    for target in targets:
-        entries = tuple(verified(stages, target, variant) for variant in _variants(stages, target))
+    judged: list[tuple[Device, Entry]] = []
+    for device in devices:
+        target = device.target
+        entries = tuple(verified(stages, device, variant) for variant in _variants(stages, target))
         sound = {entry.variant: entry for entry in entries if entry.artifact and not entry.problem}
-        measurements = measured(stages, sound, target) if sound and timed else {}
+        measurements = measured(stages, sound, device) if sound and timed else {}
         entries = tuple(dataclasses.replace(entry, measurement=measurements.get(entry.variant)) for entry in entries)
-        judged += [(target, entry) for entry in entries]
+        judged += [(device, entry) for entry in entries]
         rows += _rows(stages, target, entries, baseline=measurements.get(BASELINE))
         raw += [
             {"variant": name, "target": target.name, "processes": [dataclasses.asdict(one) for one in found.processes]}

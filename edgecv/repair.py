@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgecv import data, explain, measure, runtimes
 from edgecv.answers import answers, measured_with
 from edgecv.artifact import Artifact, Quantization
+from edgecv.devices import Device, open_device
 from edgecv.errors import ConfigError
 from edgecv.float_model import KERAS
 from edgecv.photographs import tools
@@ -22,7 +23,6 @@ from edgecv.settings import Remedy
 from edgecv.stages import Stages
 from edgecv.stats import accuracy_drop, judge_drop
 from edgecv.store import Step
-from edgecv.target import Target
 from edgecv.verify import top_k
 
 __all__ = ["Repaired", "Trial", "Version", "describe", "divergence", "repair"]
@@ -77,14 +77,14 @@ class Repaired:
     trials: tuple[Trial, ...]
 
 
-def repair(stages: Stages, target: Target, variant: str) -> Repaired:
+def repair(stages: Stages, device: Device, variant: str) -> Repaired:
     """Try remedies until `limits.max_drop_pp` holds for a variant on a target; a version that is no better is dropped.
 
     Better is a smaller drop on the validation split or, where it is the same, a smaller divergence. Each trial is a
     step of the store, so a killed repair goes on at its trial. No trial is begun after `repair.minutes`, and a layer
     that the format can't raise is left out, with a note.
     """
-    bench = _Bench(stages, target, variant)
+    bench = _Bench(stages, device, variant)
     best = bench.tried("int8", bench.start)
     trials = [best]
     for remedy in stages.recipe.repair.remedies:
@@ -106,8 +106,9 @@ def repair(stages: Stages, target: Target, variant: str) -> Repaired:
 class _Bench:
     """Builds and judges versions of one variant for one target."""
 
-    def __init__(self, stages: Stages, target: Target, variant: str) -> None:
-        self.stages, self.target, self.variant = stages, target, variant
+    def __init__(self, stages: Stages, device: Device, variant: str) -> None:
+        self.stages, self.device, self.variant = stages, device, variant
+        self.target = target = device.target
         self.limit_pp = stages.recipe.limits.max_drop_pp
         ranges = stages.recipe.calibration
         self.start = Version(
@@ -173,7 +174,7 @@ class _Bench:
             *(stages.loaded.files[key] for key in sorted(stages.loaded.files)),
         )
         code = tools(code=("export", "metadata", "compress", "repair"))
-        made_with = {**measured_with(self.target), **{f"{key} of export": value for key, value in code.items()}}
+        made_with = {**measured_with(self.device), **{f"{key} of export": value for key, value in code.items()}}
         done = stages.do(Step("repair", params, inputs, made_with), work, label=f"{self.variant}, {name}")
         own = network.value["history"][-1]["seconds"] if version.steps != self.start.steps else 0.0
         trial = Trial(name, version, **done.value, seconds=done.seconds + own)
@@ -184,7 +185,7 @@ class _Bench:
         stages, files = self.stages, self._placed(artifact, place)
         labels, reference = stages.labels("val"), stages.outputs((), split="val")
         label = f"{self.variant}, {name}"
-        got, _ = answers(stages, self.target, artifact, files, label=label, split="val")
+        got, _ = answers(stages, self.device, artifact, files, label=label, split="val")
         right = top_k(got, labels, 1)
         drop = accuracy_drop(top_k(reference, labels, 1), right)
         return {
@@ -197,15 +198,15 @@ class _Bench:
 
     def _tested(self, artifact: Artifact, files: tuple[Path, ...], label: str) -> str:
         stages, labels = self.stages, self.stages.labels("test")
-        got, _ = answers(stages, self.target, artifact, files, label=label)
+        got, _ = answers(stages, self.device, artifact, files, label=label)
         return judge_drop(accuracy_drop(top_k(stages.reference, labels, 1), top_k(got, labels, 1)), self.limit_pp)
 
     def _slower(self, files: tuple[Path, ...], place: Path) -> float | None:
         """Measure a file beside the first version's, in turns: their ratio of latencies."""
         first = self._placed(self.built(self.start), place / "first")
         target = measure.quick(self.target)
-        subjects = {"first": measure.Subject(first, target), "now": measure.Subject(files, target)}
-        with self.stages.store.lock(f"device-{target.transport}"):
+        with self.stages.store.lock(self.device.lock), open_device(target) as device:
+            subjects = {"first": measure.Subject(first, device), "now": measure.Subject(files, device)}
             found = measure.measure(subjects, rounds=target.measure.processes, images=self.stages.images_path("test"))
         compared = measure.compare_measurements(found["now"], found["first"])
         return compared.ratio if compared else None
@@ -233,7 +234,7 @@ class _Bench:
 
         photographs = (stages.loaded.files[f"val_{kind}.npy"] for kind in ("images", "labels"))
         digests = (*(digest for _, digest in artifact.files), *photographs)
-        made_with = {**measured_with(self.target), **tools(code=("explain",))}
+        made_with = {**measured_with(self.device), **tools(code=("explain",))}
         step = Step("noise", {"runtime": self.target.runtime, "images": NOISE_IMAGES}, digests, made_with)
         layers: list[str] = stages.do(step, work, label=f"{self.variant}, its worst layers").value
         return layers[: stages.recipe.repair.layers]

@@ -1,25 +1,17 @@
-"""The runtimes that can run a model file, and how to ask the worker for an answer about one."""
+"""The runtimes that can run a model file."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
-import sys
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from edgecv import worker
 from edgecv.artifact import Format
-from edgecv.errors import DeviceError, MissingError, ModelError
+from edgecv.errors import MissingError, ModelError
 from edgecv.extras import install_command
-from edgecv.isolate import Child, run_child
-from edgecv.target import RuntimeName, Target
+from edgecv.target import RuntimeName
 
-__all__ = ["RUNTIMES", "Runtime", "ask", "model_files", "require", "runtime_for"]
+__all__ = ["RUNTIMES", "Runtime", "model_files", "require", "runtime_for"]
 
 
 @dataclass(frozen=True)
@@ -107,62 +99,3 @@ def model_files(path: Path) -> tuple[Path, ...]:
         if not file.is_file():
             raise ModelError(f"there is no file {file}", fix="check the path")
     return files
-
-
-def ask(
-    target: Target,
-    files: tuple[Path, ...],
-    *,
-    do: Literal["describe", "predict", "bench", "graph", "trace"],
-    images: Path | None = None,
-    outputs: Path | None = None,
-    tensors: tuple[int, ...] = (),
-    outputs_bytes: int = 0,
-    digests: tuple[str, ...] | None = None,
-    patience: float = 1.0,
-) -> dict[str, Any]:
-    """Have a fresh worker process do one job on a model, and return its answer (see `worker`).
-
-    `images`: .npy of uint8 `(n, height, width, 3)`. `outputs`: where "predict" writes float32 `(n, classes)`, or the
-    folder where "trace" writes what each of `tensors` held, `ID.npy`, `outputs_bytes` at most.
-    `digests`: SHA-256s that the files must have; those they have now where it is left out. `patience`: how many times
-    the target's timeout the job may take.
-
-    Raises:
-        MissingError: the runtime is not installed.
-        DeviceError: the worker refused, crashed, hung or ran out of memory; only the worker is lost.
-    """
-    require(target.runtime)
-    sums = digests or tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-    with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
-        path, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
-        job = {
-            **target.model_dump(include={"runtime", "accelerator", "threads", "precision"}),
-            **target.measure.model_dump(include={"warmup_seconds", "seconds", "memory_bytes"}),
-            "files": [[str(file.absolute()), digest] for file, digest in zip(files, sums, strict=True)],
-            "do": do,
-            "images": images and str(images.absolute()),
-            "outputs": outputs and str(outputs.absolute()),
-            "tensors": tensors,
-            "outputs_bytes": outputs_bytes,
-            "answer": str(answer),
-        }
-        path.write_text(json.dumps(job))
-        child = run_child(
-            [sys.executable, "-I", "-B", worker.__file__, str(path)],
-            timeout_seconds=patience * target.measure.timeout_seconds,
-        )
-        try:
-            found: dict[str, Any] = json.loads(answer.read_text())
-        except (OSError, ValueError):
-            found = {}
-    _check_answer(found, child, files[0].name, target.runtime)
-    return found
-
-
-def _check_answer(found: Mapping[str, Any], child: Child, file: str, runtime: str) -> None:
-    if reason := found.get("refused"):
-        raise DeviceError(f"{runtime} refused {file}", got=reason)
-    if child.problem or not found:
-        last = child.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise DeviceError(f"{runtime} {child.problem or 'gave no answer'} on {file}", got=last[0][:300])

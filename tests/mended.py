@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecv import keras_file, pipeline
+from edgecv.devices import Local
 from edgecv.listener import Listener
 from edgecv.recipe import Recipe, load_recipe
 from edgecv.repair import Repaired, repair
@@ -19,7 +20,9 @@ from tests.conftest import ROOT
 
 LIMIT_PP = 2.0
 MEASURE = Measure(processes=2, seconds=0.05, warmup_seconds=0.01)
-LITERT, OPENVINO = (Target(name=f"here-{name}", runtime=name, measure=MEASURE) for name in ("litert", "openvino"))
+LITERT, OPENVINO = (
+    Local(Target(name=f"here-{name}", runtime=name, measure=MEASURE)) for name in ("litert", "openvino")
+)
 
 
 class Ears(Listener):

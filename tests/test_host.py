@@ -129,10 +129,10 @@ def test_a_fact_that_one_side_lacks_is_a_difference() -> None:
 @LINUX_ONLY
 def test_the_fingerprint_stays_in_another_process() -> None:
     """Under the same affinity: a test runner that pins its workers hands it on."""
-    code = "from edgecv import host; print(host.fingerprint())"
+    code = "from edgecv import host; print(host.fingerprint(host.facts()))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == host.fingerprint()
-    assert len(host.fingerprint()) == 16
+    assert printed.strip() == host.fingerprint(host.facts())
+    assert len(host.fingerprint(host.facts())) == 16
 
 
 def test_runtime_versions_are_those_installed() -> None:

@@ -22,6 +22,7 @@ TIERS = (
     {"recipe", "target", "artifact", "results", "stats", "host"},
     {"store", "isolate"},
     {"data", "nets", "train", "epochs", "keras_file", "compress", "export", "runtimes", "report"},
+    {"devices"},
     {"photographs", "verify", "measure", "explain"},
     {"changes"},
     {"float_model"},

@@ -1,5 +1,6 @@
 import pytest
 
+from edgecv.devices import Local
 from edgecv.measure import Subject, compare_measurements, measure, measure_round, quick
 from edgecv.target import Measure, Target
 from tests.conftest import ROOT
@@ -9,14 +10,14 @@ TARGET = Target(name="here", runtime="litert", measure=Measure(processes=3, seco
 
 
 def subject(name):
-    return Subject((DATA / name,), TARGET)
+    return Subject((DATA / name,), Local(TARGET))
 
 
 @pytest.fixture
 def broken(tmp_path):
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"not a model")
-    return Subject((path,), TARGET)
+    return Subject((path,), Local(TARGET))
 
 
 def test_each_file_is_measured_once_a_round_in_a_process_of_its_own():

@@ -24,6 +24,7 @@ from edgecv.compress.folds import fold
 from edgecv.compress.kernels import kernel_of
 from edgecv.compress.parts import parts_of
 from edgecv.compress.qat import layer_outputs, quantize_aware, set_ranges, strip_ranges
+from edgecv.devices import Local, ask
 from edgecv.errors import ConfigError, DataError, ModelError
 from edgecv.export import to_openvino_trained
 from edgecv.export.flatbuffer import Flatbuffer
@@ -32,7 +33,6 @@ from edgecv.keras_file import load_model, save_model
 from edgecv.metadata import read_metadata
 from edgecv.nets.layers import Blocks
 from edgecv.recipe import Preprocess
-from edgecv.runtimes import ask
 from edgecv.target import Target
 from edgecv.train.forward import predict, reestimate_batch_norm
 from tests.uneven import run_tflite
@@ -290,7 +290,7 @@ def test_openvino_runs_every_convolution_in_int8_and_gives_the_networks_answers(
     np.save(tmp_path / "images.npy", images)
     target = Target(name="here", runtime="openvino", threads=1, precision="float32")
     found = tmp_path / "found.npy"
-    answer = ask(target, ir, do="predict", images=tmp_path / "images.npy", outputs=found)
+    answer = ask(Local(target), ir, do="predict", images=tmp_path / "images.npy", outputs=found)
     assert answer["executed_precision"] == "int8"
     got, expected = np.load(found), predict(trained, images, PREPROCESS)
     right = [(one.argmax(axis=1) == labels).mean() for one in (got, expected)]

@@ -75,9 +75,9 @@ def test_the_limit_holds_on_openvino_too(loud):
     assert found.best.holds(LIMIT_PP)
 
 
-@pytest.mark.parametrize("target", [LITERT, OPENVINO], ids=["litert", "openvino"])
-def test_raised_layers_mend_it_where_nothing_else_may_be_tried(place, digits, target):
-    found = repair(stages(digits, place / "raised", place / "store", remedies=("float",), layers=3), target, "mended")
+@pytest.mark.parametrize("device", [LITERT, OPENVINO], ids=["litert", "openvino"])
+def test_raised_layers_mend_it_where_nothing_else_may_be_tried(place, digits, device):
+    found = repair(stages(digits, place / "raised", place / "store", remedies=("float",), layers=3), device, "mended")
     assert found.trials[0].drop_pp > LIMIT_PP
     assert found.best.version.quantization.float_layers
     assert found.best.drop_pp < found.trials[0].drop_pp

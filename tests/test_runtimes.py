@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from edgecv.devices import Local, ask
 from edgecv.errors import DeviceError, MissingError, ModelError
-from edgecv.runtimes import RUNTIMES, ask, model_files, require, runtime_for
+from edgecv.runtimes import RUNTIMES, model_files, require, runtime_for
 from edgecv.target import Measure, Target
 from tests.conftest import ROOT
 
@@ -14,8 +15,8 @@ DATA = ROOT / "tests" / "data"
 FILES = {"litert": "tiny.tflite", "openvino": "tiny.xml"}
 
 
-def target(runtime, **measure):
-    return Target(name="here", runtime=runtime, measure=Measure(seconds=0.1, warmup_seconds=0.05, **measure))
+def device(runtime, **measure):
+    return Local(Target(name="here", runtime=runtime, measure=Measure(seconds=0.1, warmup_seconds=0.05, **measure)))
 
 
 @pytest.fixture
@@ -38,29 +39,29 @@ def onnx(tmp_path):
 
 @pytest.mark.parametrize("runtime", FILES)
 def test_a_model_is_described_by_its_own_runtime(runtime):
-    answer = ask(target(runtime), model_files(DATA / FILES[runtime]), do="describe")
+    answer = ask(device(runtime), model_files(DATA / FILES[runtime]), do="describe")
     assert [answer[side][0]["shape"] for side in ("inputs", "outputs")] == [[1, 16, 16, 3], [1, 3]]
     assert [answer[side][0]["dtype"] for side in ("inputs", "outputs")] == ["uint8", "float32"]
     assert answer["executed_precision"] == "float32"
 
 
 def test_an_int8_file_is_seen_to_run_in_int8():
-    assert ask(target("litert"), (DATA / "tiny-int8.tflite",), do="describe")["executed_precision"] == "int8"
+    assert ask(device("litert"), (DATA / "tiny-int8.tflite",), do="describe")["executed_precision"] == "int8"
 
 
 def test_an_onnx_file_is_run_by_onnx_runtime_and_by_openvino(onnx):
     for runtime in ("onnxruntime", "openvino"):
-        answer = ask(target(runtime), (onnx,), do="bench")
+        answer = ask(device(runtime), (onnx,), do="bench")
         assert answer["inputs"][0]["shape"] == [1, 4]
         assert len(answer["latencies_ms"]) > 10
-    assert ask(target("onnxruntime"), (onnx,), do="describe")["executed_precision"] == "float32"
+    assert ask(device("onnxruntime"), (onnx,), do="describe")["executed_precision"] == "float32"
 
 
 def test_litert_and_openvino_give_the_same_probabilities(images, tmp_path):
     outputs = []
     for runtime, name in FILES.items():
         outputs.append(tmp_path / f"{runtime}.npy")
-        ask(target(runtime), model_files(DATA / name), do="predict", images=images, outputs=outputs[-1])
+        ask(device(runtime), model_files(DATA / name), do="predict", images=images, outputs=outputs[-1])
     first, second = (np.load(path) for path in outputs)
     assert first.shape == (20, 3)
     np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-6)
@@ -69,7 +70,7 @@ def test_litert_and_openvino_give_the_same_probabilities(images, tmp_path):
 
 @pytest.mark.parametrize("runtime", FILES)
 def test_a_bench_times_load_first_and_steady_invocations(runtime):
-    answer = ask(target(runtime), model_files(DATA / FILES[runtime]), do="bench")
+    answer = ask(device(runtime), model_files(DATA / FILES[runtime]), do="bench")
     assert answer["init_ms"] > answer["first_ms"] > 0
     assert 0 < min(answer["latencies_ms"]) < 10
     assert 1e7 < answer["peak_rss_bytes"] < 1e9
@@ -77,7 +78,7 @@ def test_a_bench_times_load_first_and_steady_invocations(runtime):
 
 def test_the_peak_memory_is_the_workers_not_the_parents():
     ballast = np.ones(60_000_000)
-    answer = ask(target("litert"), (DATA / "tiny.tflite",), do="bench")
+    answer = ask(device("litert"), (DATA / "tiny.tflite",), do="bench")
     assert answer["peak_rss_bytes"] < ballast.nbytes / 2
 
 
@@ -89,7 +90,7 @@ def test_a_bit_flip_is_refused_before_a_runtime_loads_it(tiny, tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(DeviceError) as caught:
-        ask(target("litert"), (path,), do="describe", digests=(digest_files(tiny),))
+        ask(device("litert"), (path,), do="describe", digests=(digest_files(tiny),))
     assert "not the file it was" in caught.value.got
 
 
@@ -100,7 +101,7 @@ def test_a_file_that_is_no_model_is_an_error_that_names_it(runtime, content, tmp
     path.write_bytes(content)
     path.with_suffix(".bin").write_bytes(b"")
     with pytest.raises(DeviceError, match=path.name):
-        ask(target(runtime), model_files(path), do="describe")
+        ask(device(runtime), model_files(path), do="describe")
 
 
 def test_a_damaged_model_takes_down_only_the_child(tiny, tmp_path):
@@ -113,19 +114,19 @@ def test_a_damaged_model_takes_down_only_the_child(tiny, tmp_path):
         path = tmp_path / f"{number}.tflite"
         path.write_bytes(content)
         with contextlib.suppress(DeviceError):
-            answered.append(ask(target("litert", timeout_seconds=20.0), (path,), do="describe"))
+            answered.append(ask(device("litert", timeout_seconds=20.0), (path,), do="describe"))
     assert len(answered) < 12
     assert all(answer["inputs"] for answer in answered)
 
 
 def test_a_model_that_is_too_slow_is_said_to_hang(tiny):
     with pytest.raises(DeviceError, match=r"hung: no answer in 0\.01 s"):
-        ask(target("litert", timeout_seconds=0.01), (tiny,), do="bench")
+        ask(device("litert", timeout_seconds=0.01), (tiny,), do="bench")
 
 
 def test_a_model_that_needs_too_much_memory_takes_down_only_the_child(tiny):
     with pytest.raises(DeviceError):
-        ask(target("openvino", memory_bytes=20_000_000), (tiny,), do="bench")
+        ask(device("openvino", memory_bytes=20_000_000), (tiny,), do="bench")
 
 
 def test_no_runtime_leaves_anything_in_the_users_home(onnx, tmp_path, monkeypatch):
@@ -135,9 +136,9 @@ def test_no_runtime_leaves_anything_in_the_users_home(onnx, tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(home))
     for name in ("CI", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    ask(target("onnxruntime"), (onnx,), do="describe")
+    ask(device("onnxruntime"), (onnx,), do="describe")
     for runtime, name in FILES.items():
-        ask(target(runtime), model_files(DATA / name), do="describe")
+        ask(device(runtime), model_files(DATA / name), do="describe")
     assert list(home.iterdir()) == []
 
 
@@ -145,13 +146,13 @@ def test_images_of_another_size_are_refused(tiny, tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(DeviceError) as caught:
-        ask(target("litert"), (tiny,), do="predict", images=path, outputs=tmp_path / "out.npy")
+        ask(device("litert"), (tiny,), do="predict", images=path, outputs=tmp_path / "out.npy")
     assert "takes uint8 [1, 16, 16, 3]" in caught.value.got
 
 
 @pytest.mark.parametrize("runtime", FILES)
 def test_the_inside_of_a_model_is_listed_in_the_order_of_execution(runtime):
-    operators = ask(target(runtime), model_files(DATA / FILES[runtime]), do="graph")["operators"]
+    operators = ask(device(runtime), model_files(DATA / FILES[runtime]), do="graph")["operators"]
     places = {one["id"]: place for place, one in enumerate(operators)}
     assert all(places.get(source, -1) < places[one["id"]] for one in operators for source in one["inputs"])
     convolution = next(one for one in operators if one["kind"] in ("CONV_2D", "Convolution"))
@@ -160,7 +161,7 @@ def test_the_inside_of_a_model_is_listed_in_the_order_of_execution(runtime):
 
 
 def test_the_range_of_a_rounded_tensor_is_listed():
-    operators = ask(target("litert"), (DATA / "tiny-int8.tflite",), do="graph")["operators"]
+    operators = ask(device("litert"), (DATA / "tiny-int8.tflite",), do="graph")["operators"]
     one = next(one for one in operators if one["kind"] == "CONV_2D")
     assert (one["dtype"], one["levels"]) == ("int8", 256)
     assert one["high"][0] - one["low"][0] == pytest.approx(255 * one["scale"])
@@ -170,11 +171,11 @@ def test_the_range_of_a_rounded_tensor_is_listed():
 @pytest.mark.parametrize("runtime", FILES)
 def test_what_stands_inside_leads_to_the_models_own_output(runtime, images, tmp_path):
     files = model_files(DATA / FILES[runtime])
-    operators = ask(target(runtime), files, do="graph")["operators"]
+    operators = ask(device(runtime), files, do="graph")["operators"]
     logits = next(one["inputs"][0] for one in operators if one["kind"].lower() == "softmax")
-    ask(target(runtime), files, do="trace", images=images, outputs=tmp_path, tensors=(logits,), outputs_bytes=10_000)
+    ask(device(runtime), files, do="trace", images=images, outputs=tmp_path, tensors=(logits,), outputs_bytes=10_000)
     found = np.load(tmp_path / f"{logits}.npy")
-    ask(target(runtime), files, do="predict", images=images, outputs=tmp_path / "out.npy")
+    ask(device(runtime), files, do="predict", images=images, outputs=tmp_path / "out.npy")
     assert found.shape == (20, 3)
     shares = np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(shares, np.load(tmp_path / "out.npy"), atol=1e-5)
@@ -182,19 +183,19 @@ def test_what_stands_inside_leads_to_the_models_own_output(runtime, images, tmp_
 
 def test_an_int8_tensor_is_stored_as_the_file_has_it(images, tmp_path):
     files = (DATA / "tiny-int8.tflite",)
-    operators = ask(target("litert"), files, do="graph")["operators"]
+    operators = ask(device("litert"), files, do="graph")["operators"]
     first = next(one["id"] for one in operators if one["kind"] == "CONV_2D")
-    ask(target("litert"), files, do="trace", images=images, outputs=tmp_path, tensors=(first,), outputs_bytes=10**6)
+    ask(device("litert"), files, do="trace", images=images, outputs=tmp_path, tensors=(first,), outputs_bytes=10**6)
     found = np.load(tmp_path / f"{first}.npy")
     assert (found.dtype, found.shape) == (np.int8, (20, 8, 8, 8))
     assert len(np.unique(found)) > 20
 
 
 def test_tensors_over_the_limit_of_the_disk_are_refused(tiny, images, tmp_path):
-    operators = ask(target("litert"), (tiny,), do="graph")["operators"]
+    operators = ask(device("litert"), (tiny,), do="graph")["operators"]
     ids = tuple(one["id"] for one in operators[:2])
     with pytest.raises(DeviceError) as caught:
-        ask(target("litert"), (tiny,), do="trace", images=images, outputs=tmp_path, tensors=ids, outputs_bytes=1000)
+        ask(device("litert"), (tiny,), do="trace", images=images, outputs=tmp_path, tensors=ids, outputs_bytes=1000)
     assert "over the 1000 allowed" in caught.value.got
     assert list(tmp_path.glob("[0-9]*.npy")) == []
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecv.artifact import digest_files
+from edgecv.devices import Local, ask
 from edgecv.errors import DataError, ModelError
 from edgecv.explain.graph import Match, match, read_graph
 from edgecv.explain.network import Network
 from edgecv.explain.noise import LayerNoise, Tally
 from edgecv.quiet import load_tensorflow
 from edgecv.recipe import Preprocess
-from edgecv.runtimes import ask
 from edgecv.target import Target
 
 __all__ = ["NOTES", "layer_noise", "shown_by"]
@@ -55,7 +55,7 @@ def layer_noise(
 
     `files`: a .tflite file, or an IR's .xml and .bin, made of `model`, which gives logits. `images`: uint8
     `(n, size, size, 3)`, 2 at least; memory and disk do not grow with n. `target`: the runtime that opens the file, in
-    a process of its own (see `shown_by`). `digests`: SHA-256s that the files must have.
+    a process on this machine (see `shown_by`). `digests`: SHA-256s that the files must have.
 
     Raises:
         ModelError: the file is not a version of `model`.
@@ -66,7 +66,7 @@ def layer_noise(
     target = shown_by(files[0], target)
     load_tensorflow()
     sums = digests or tuple(digest_files(file) for file in files)
-    asked = functools.partial(ask, target, tuple(files), digests=sums)
+    asked = functools.partial(ask, Local(target), tuple(files), digests=sums)
     operators = asked(do="graph")["operators"]
     network = Network(model)
     found = match(read_graph(operators), network, channels_first=target.runtime == "openvino")

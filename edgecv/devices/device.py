@@ -1,0 +1,125 @@
+"""The protocol of all devices, and how to ask one for an answer about a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from edgecv.errors import DeviceError
+from edgecv.isolate import Child
+from edgecv.target import Target
+
+__all__ = ["Device", "Facts", "Ran", "ask", "sha256"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a device is: `machine` as `host.facts` has it, and the `versions` of what runs models there."""
+
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a worker ended there, and its answer; empty where it gave none."""
+
+    child: Child
+    answer: Mapping[str, Any]
+
+
+class Device(Protocol):
+    """A machine that runs the worker, from its first use until `release`.
+
+    `target` says what it is; `lock` names the store's lock on it: two runs never measure on it at once.
+    """
+
+    target: Target
+    lock: str
+
+    def facts(self) -> Facts:
+        """Reach the device, and say what it is.
+
+        Raises:
+            MissingError: it lacks the runtime; the error holds the command that installs it.
+            DeviceError: it can't be reached.
+        """
+
+    def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
+        """Have a model's files, or an array, there, and return their paths there; what is there already is not sent.
+
+        `digests`: their SHA-256s, where these are known.
+        """
+
+    def place(self, here: Path) -> str:
+        """Name the path there of what is to come back to `here`, a file or a folder."""
+
+    def run(self, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+        """Have a fresh worker process do a job, whose paths are those there."""
+
+    def pull(self, there: str, here: Path) -> None:
+        """Bring back what a job wrote to a place."""
+
+    def release(self) -> None:
+        """Let go of the device, and remove what only this use of it needed."""
+
+
+def ask(
+    device: Device,
+    files: tuple[Path, ...],
+    *,
+    do: Literal["describe", "predict", "bench", "graph", "trace"],
+    images: Path | None = None,
+    outputs: Path | None = None,
+    tensors: tuple[int, ...] = (),
+    outputs_bytes: int = 0,
+    digests: tuple[str, ...] | None = None,
+    patience: float = 1.0,
+) -> dict[str, Any]:
+    """Have a fresh worker process on a device do one job on a model, and return its answer (see `worker`).
+
+    `images`: .npy of uint8 `(n, height, width, 3)`. `outputs`: where "predict" writes float32 `(n, classes)`, or the
+    folder where "trace" writes what each of `tensors` held, `ID.npy`, `outputs_bytes` at most.
+    `digests`: SHA-256s that the files must have; those they have now where it is left out. `patience`: how many times
+    the target's timeout the job may take.
+
+    Raises:
+        MissingError: the runtime is not installed there.
+        DeviceError: the device can't be reached; or the worker refused, crashed, hung or ran out of memory, and only
+            the worker is lost.
+    """
+    device.facts()
+    target, sums = device.target, digests or tuple(map(sha256, files))
+    there = outputs and device.place(outputs)
+    job = {
+        **target.model_dump(include={"runtime", "accelerator", "threads", "precision"}),
+        **target.measure.model_dump(include={"warmup_seconds", "seconds", "memory_bytes"}),
+        "files": [list(pair) for pair in zip(device.push(files, sums), sums, strict=True)],
+        "do": do,
+        "images": images and device.push((images,))[0],
+        "outputs": there,
+        "tensors": tensors,
+        "outputs_bytes": outputs_bytes,
+    }
+    ran = device.run(job, timeout_seconds=patience * target.measure.timeout_seconds)
+    _check(ran, files[0].name, target.runtime)
+    if there and outputs:
+        device.pull(there, outputs)
+    return dict(ran.answer)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(ran: Ran, file: str, runtime: str) -> None:
+    if reason := ran.answer.get("refused"):
+        raise DeviceError(f"{runtime} refused {file}", got=reason)
+    if ran.child.problem or not ran.answer:
+        last = ran.child.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise DeviceError(f"{runtime} {ran.child.problem or 'gave no answer'} on {file}", got=last[0][:300])

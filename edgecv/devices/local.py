@@ -1,0 +1,71 @@
+"""This machine: the worker is a child process, and files stay where they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecv import host, runtimes, worker
+from edgecv.devices.device import Facts, Ran
+from edgecv.isolate import run_child
+from edgecv.target import Target
+
+__all__ = ["Local"]
+
+
+class Local:
+    """Runs the worker here."""
+
+    lock = "device-local"
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._known: Facts | None = None
+
+    def facts(self) -> Facts:
+        """Say what this machine is.
+
+        Raises:
+            MissingError: the runtime is not installed.
+        """
+        if self._known is None:
+            self._known = self._asked()
+        return self._known
+
+    def _asked(self) -> Facts:
+        version = runtimes.require(self.target.runtime)
+        package = runtimes.RUNTIMES[self.target.runtime].package
+        return Facts(host.facts(), {package: version, "numpy": host.runtime_versions()["numpy"]})
+
+    def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
+        """Give the files' own paths."""
+        return [str(file.absolute()) for file in files]
+
+    def place(self, here: Path) -> str:
+        """Give the path itself: what a job writes is there at once."""
+        return str(here.absolute())
+
+    def run(self, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+        """Run the worker in a child process."""
+        with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
+            path, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
+            path.write_text(json.dumps({**job, "answer": str(answer)}))
+            child = run_child([*self.python(), worker.__file__, str(path)], timeout_seconds=timeout_seconds)
+            try:
+                return Ran(child, json.loads(answer.read_text()))
+            except (OSError, ValueError):
+                return Ran(child, {})
+
+    def python(self) -> list[str]:
+        """Give the command of the Python that runs the worker."""
+        return [sys.executable, "-I", "-B"]
+
+    def pull(self, there: str, here: Path) -> None:
+        """Do nothing: it is here."""
+
+    def release(self) -> None:
+        """Do nothing: no process outlives its job."""
