@@ -213,18 +213,29 @@ def models(json_: JsonOpt = False) -> None:
 @app.command()
 def targets(json_: JsonOpt = False) -> None:
     """List the targets, and whether each can be reached now."""
-    from edgecv.runtimes import RUNTIMES
+    from concurrent.futures import ThreadPoolExecutor
+
+    from edgecv.devices import reachable
     from edgecv.target import load_target
 
-    rows = []
-    for path in _listing("targets"):
-        one = load_target(path)
-        runtime = RUNTIMES[one.runtime]
-        status = (
-            f"ready ({runtime.package} {runtime.version})" if runtime.version else f"not available: {runtime.install}"
-        )
-        rows.append({"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status})
+    found = [load_target(path) for path in _listing("targets")]
+    with ThreadPoolExecutor(len(found) or 1) as pool:
+        rows = [
+            {"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status}
+            for one, status in zip(found, pool.map(reachable, found), strict=True)
+        ]
     _list(rows, as_json=json_)
+
+
+@app.command("setup-device")
+def setup_device(target: Annotated[str, typer.Argument(help="a target that is reached over ssh")]) -> None:
+    """Install on a board what runs models there: Python packages, in an environment of edgecv's own."""
+    from edgecv.config import locate
+    from edgecv.devices import setup_device
+    from edgecv.target import load_target
+
+    for line in setup_device(load_target(locate(target, "targets"))):
+        print(line)
 
 
 @app.command()

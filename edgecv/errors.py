@@ -9,6 +9,7 @@
         ├── MissingError        3  a package or a program that is not installed
         ├── StoreError          3  the store: damaged, locked, or the disk is full
         └── DeviceError         3  a device, or a runtime that crashed or hung on it
+            └── ReachError      3  a device that can't be reached, or not any more
 
 Each carries four lines: what failed, what was got, what was expected, how to fix it.
 """
@@ -23,6 +24,7 @@ __all__ = [
     "EnvError",
     "MissingError",
     "ModelError",
+    "ReachError",
     "StoreError",
     "UsageError",
 ]
@@ -89,3 +91,16 @@ class StoreError(EnvError):
 
 class DeviceError(EnvError):
     """Report a device that failed, or a runtime that crashed or hung on it."""
+
+
+class ReachError(DeviceError):
+    """Report a device that can't be reached, or not any more; `passing`: the same may work in a moment."""
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", fix: str = "", passing: bool = False) -> None:
+        super().__init__(what, got=got, expected=expected, fix=fix)
+        self.passing = passing
+
+    @property
+    def status(self) -> str:
+        """Word it as the status of a row."""
+        return f"not available: {self.what}: {self.fix}"

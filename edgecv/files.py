@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from edgecv import host
 from edgecv.artifact import artifact_of
 from edgecv.config import VERSION
-from edgecv.devices import open_device
+from edgecv.devices import elsewhere, open_device
 from edgecv.errors import UsageError
 from edgecv.measure import Measurement, Subject, measure, quick
 from edgecv.results import RecipeEntry, Results
@@ -55,6 +55,7 @@ def bench(
         warnings = host.warnings()
         rounds = max(subject.device.target.measure.processes for subject in subjects.values())
         found = measure(subjects, rounds=rounds, progress=progress)
+        devices = elsewhere(subject.device for subject in subjects.values())
     baseline = next(iter(subjects))
     rows = tuple(
         row
@@ -67,7 +68,7 @@ def bench(
         )
     )
     facts = {**host.facts(), "warnings": warnings}
-    return Results(edgecv=VERSION, recipe=RecipeEntry(name="bench", sha256=""), host=facts, rows=rows)
+    return Results(edgecv=VERSION, recipe=RecipeEntry(name="bench", sha256=""), host=facts, devices=devices, rows=rows)
 
 
 def _entry(name: str, subject: Subject, measurement: Measurement) -> Entry:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "cpu_quota",
     "disturbances",
     "facts",
+    "facts_of",
     "fingerprint",
     "runtime_versions",
     "same_machine",
@@ -101,8 +103,35 @@ def facts() -> dict[str, Any]:
         "flags": cpu_flags(cpuinfo),
         "memory_bytes": psutil.virtual_memory().total,
         "governor": _governor(),
-        "virtualization": _virtualization(cpuinfo),
+        "virtualization": _virtualization(cpuinfo, here=True),
         "load_average": [round(load, 2) for load in psutil.getloadavg()],
+    }
+
+
+def facts_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe another machine as `facts` describes this one, from what the worker's "facts" tell of it.
+
+    >>> facts_of({"arch": "aarch64", "cores": 4, "cores_allowed": 4})["cores_logical"]
+    4
+    """
+    cpuinfo = str(told.get("cpuinfo", ""))
+    cores = {(one, two) for one, two in zip(_all(cpuinfo, "physical id"), _all(cpuinfo, "core id"), strict=False)}
+    names = shlex.split(str(told.get("os_release", "")))
+    memory = (_field(str(told.get("meminfo", "")), "MemTotal").split() or ["0"])[0]
+    return {
+        "os": next((name.removeprefix("PRETTY_NAME=") for name in names if name.startswith("PRETTY_NAME=")), None),
+        "kernel": told.get("kernel"),
+        "arch": told.get("arch"),
+        "python": told.get("python"),
+        "cpu": cpu_name(cpuinfo) or str(told.get("board", "")).strip("\0") or None,
+        "cores_physical": len(cores) or told.get("cores"),
+        "cores_logical": told.get("cores"),
+        "cores_usable": told.get("cores_allowed"),
+        "flags": cpu_flags(cpuinfo),
+        "memory_bytes": 1024 * int(memory) or None,
+        "governor": str(told.get("governor", "")).strip() or None,
+        "virtualization": _virtualization(cpuinfo),
+        "load_average": [round(load, 2) for load in told.get("load", ())],
     }
 
 
@@ -237,9 +266,9 @@ def _cpu_name_elsewhere() -> str | None:
         return None
 
 
-def _virtualization(cpuinfo: str) -> str | None:
-    """Say "container", "virtual machine" or both; None where nothing hints at either."""
-    container = any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
+def _virtualization(cpuinfo: str, *, here: bool = False) -> str | None:
+    """Say "container", which is seen `here` alone, "virtual machine", or both; None where nothing hints at either."""
+    container = here and any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
     virtual = "hypervisor" in _field(cpuinfo, "flags").split()
     kinds = ["container"] * container + ["virtual machine"] * virtual
     return " in a ".join(kinds) or None
@@ -257,11 +286,15 @@ def _battery_percent() -> float | None:
 
 def _field(cpuinfo: str, key: str) -> str:
     """Value of the first `key : value` line of /proc/cpuinfo, "" where there is none."""
+    return next(_all(cpuinfo, key), "")
+
+
+def _all(cpuinfo: str, key: str) -> Iterator[str]:
+    """Values of all `key : value` lines of /proc/cpuinfo."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:
-            return value.strip()
-    return ""
+            yield value.strip()
 
 
 def _text(path: str | Path) -> str:

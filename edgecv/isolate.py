@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 __all__ = ["Child", "run_child"]
 
-LAST_BYTES = 4000  # of what the child wrote to stderr: enough for the cause, bounded for hostile files
+LAST_BYTES = 4000  # of what the child wrote: enough for the cause, bounded for hostile files
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,23 @@ class Child:
     problem: str | None
 
 
-def run_child(argv: Sequence[str], *, timeout_seconds: float, env: Mapping[str, str] | None = None) -> Child:
-    """Run `argv` with no standard input; kill its whole process group after `timeout_seconds` or when interrupted.
+def run_child(
+    argv: Sequence[str],
+    *,
+    timeout_seconds: float,
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    last_bytes: int = LAST_BYTES,
+) -> Child:
+    """Run `argv`; kill its whole process group after `timeout_seconds` or when interrupted.
 
-    `env` adds to this process's environment.
+    `env` adds to this process's environment. `stdin`: a file descriptor; nothing can be read where it is left out.
+    `last_bytes`: how much of what it writes is kept.
     """
     begin = time.monotonic()
     process = subprocess.Popen(
         argv,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, **(env or {})},
@@ -52,7 +60,7 @@ def run_child(argv: Sequence[str], *, timeout_seconds: float, env: Mapping[str, 
         raise
     seconds = time.monotonic() - begin
     problem = f"hung: no answer in {timeout_seconds:g} s" if hung else _problem(process.returncode)
-    return Child(process.returncode, _tail(out), _tail(err), seconds, problem)
+    return Child(process.returncode, _tail(out, last_bytes), _tail(err, last_bytes), seconds, problem)
 
 
 def _problem(returncode: int) -> str | None:
@@ -70,5 +78,5 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def _tail(data: bytes) -> str:
-    return data[-LAST_BYTES:].decode("utf-8", "replace")
+def _tail(data: bytes, count: int) -> str:
+    return data[-count:].decode("utf-8", "replace")

@@ -13,7 +13,7 @@ from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
-from edgecv.devices import Device, open_device
+from edgecv.devices import Device, elsewhere, open_device
 from edgecv.errors import ConfigError
 from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
@@ -71,7 +71,7 @@ def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, c
     with stages.store.in_use(), _opened(tuple(map(measure.quick, targets)) if quick else targets) as devices:
         warnings = host.warnings()
         rows, raw, entries = _evidence(stages, devices)
-        results = _results(stages, rows, warnings=[*warnings, *_spreads(raw)])
+        results = _results(stages, devices, rows, warnings=[*warnings, *_spreads(raw)])
         _write(stages, results, {"rows": raw, **causes(stages, entries)}, command=command)
         stages.store.keep(stages.out, stages.keys)
     return results
@@ -93,13 +93,13 @@ def check(stages: Stages, targets: Sequence[Target], *, files: Sequence[Path] = 
     """Build and verify every variant, or the files given instead, on each target that opens them; measure nothing."""
     with stages.store.in_use(), _opened(targets) as devices:
         if not files:
-            return _results(stages, _evidence(stages, devices, timed=False)[0], warnings=[])
+            return _results(stages, devices, _evidence(stages, devices, timed=False)[0], warnings=[])
         rows: list[Row] = []
         for device in devices:
             suffixes = runtimes.RUNTIMES[device.target.runtime].suffixes
             mine = tuple(verified_file(stages, device, path) for path in files if path.suffix.lower() in suffixes)
             rows += _rows(stages, device.target, mine)
-        return _results(stages, tuple(rows), warnings=[])
+        return _results(stages, devices, tuple(rows), warnings=[])
 
 
 @contextlib.contextmanager
@@ -108,10 +108,10 @@ def _opened(targets: Sequence[Target]) -> Iterator[tuple[Device, ...]]:
         yield tuple(stack.enter_context(open_device(target)) for target in targets)
 
 
-def _results(stages: Stages, rows: tuple[Row, ...], *, warnings: list[str]) -> Results:
+def _results(stages: Stages, devices: Sequence[Device], rows: tuple[Row, ...], *, warnings: list[str]) -> Results:
     facts = {**host.facts(), "runtimes": host.runtime_versions(), "warnings": warnings}
     recipe = RecipeEntry(name=stages.recipe.name, sha256=recipe_digest(stages.recipe))
-    return Results(edgecv=VERSION, recipe=recipe, host=facts, rows=rows)
+    return Results(edgecv=VERSION, recipe=recipe, host=facts, devices=elsewhere(devices), rows=rows)
 
 
 def _spreads(raw: Raw) -> list[str]:

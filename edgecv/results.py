@@ -160,7 +160,7 @@ class RecipeEntry(Config):
 
 
 class Results(Config):
-    """The whole file."""
+    """The whole file. `host`: the machine that edgecv ran on. `devices`: by target, those that it reached from it."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -168,6 +168,7 @@ class Results(Config):
     edgecv: str
     recipe: RecipeEntry
     host: dict[str, Any]
+    devices: dict[str, dict[str, Any]] = Field(default_factory=dict)
     rows: tuple[Row, ...]
 
 

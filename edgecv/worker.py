@@ -5,27 +5,33 @@ The same file is the local child process and what is copied to a board. The job 
     {"files": [["model.tflite", "<sha256>"], ...],   the first is opened; all are hashed before a runtime sees them
      "runtime": "litert" | "openvino" | "onnxruntime", "accelerator": "cpu", "threads": 1,
      "precision": "float32" | "default",              what float layers are asked to run in
-     "do": "describe" | "predict" | "bench" | "graph" | "trace",
+     "do": "describe" | "predict" | "bench" | "graph" | "trace" | "facts",
      "images": "images.npy",                          uint8 (n, height, width, 3); null: seeded noise
      "outputs": "outputs.npy",                        predict: float32 (n, ...) is written here; trace: a folder
      "tensors": [7, 9], "outputs_bytes": 500000000,   trace: which tensors, by "graph"'s ids, and the most to write
      "warmup_seconds": 0.3, "seconds": 1.0,           bench
      "memory_bytes": 8000000000,                      limit on the process's data
+     "timeout_seconds": 300.0,                        end by SIGALRM then, where nobody else could end it
      "answer": "answer.json"}
 
 The answer is JSON too: what the model takes and gives, the precision that really ran, and for "bench" `init_ms` (load
 until ready), `first_ms` and `latencies_ms`. A latency is from pixels in this process's memory to the outputs in it.
 For "graph", `operators`: each one's kind, name, output's id and shape, the ids it reads, and the range that rounding
 gives its output. For both "graph" and "trace" LiteRT runs its built-in kernels, since XNNPACK hides what is inside.
+For "facts", which takes no files: `machine`, what the kernel tells of it, and `versions` of what runs models.
 Exit code 0: answered. 3: refused, with the reason in the answer.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
+import signal
 import sys
 import time
 from typing import Any
@@ -34,6 +40,14 @@ import numpy as np
 
 NOISE_SEED = 0
 MAX_SAMPLES = 100_000
+PACKAGES = {"litert": ("ai-edge-litert", "tflite-runtime"), "openvino": ("openvino",), "onnxruntime": ("onnxruntime",)}
+FACTS = {
+    "cpuinfo": "/proc/cpuinfo",
+    "meminfo": "/proc/meminfo",
+    "os_release": "/etc/os-release",
+    "board": "/proc/device-tree/model",
+    "governor": "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+}
 
 
 class Refused(Exception):
@@ -292,6 +306,7 @@ def run_images(model: Any, images: Any) -> Any:
 
 def trace(model: Any, images: Any, job: dict[str, Any]) -> None:
     """Save what each of the `tensors` holds for every image, (n, ...) in the file's own type, as OUTPUTS/ID.npy."""
+    os.makedirs(job["outputs"], exist_ok=True)
     kept: list[Any] = []
     for number, outputs in enumerate(run_images(model, images)):
         values = [value[0] for value in outputs[-len(job["tensors"]) :]]
@@ -358,18 +373,41 @@ def check_digests(files: list[list[str]]) -> None:
             )
 
 
-def limit(memory_bytes: int) -> None:
-    """Bound this process's data, and die with the parent, where the system can."""
+def facts(runtime: str) -> dict[str, Any]:
+    """Give what the kernel tells of this machine, unread, and the versions of the packages that run models."""
+    found: dict[str, Any] = {name: _text(path) for name, path in FACTS.items()}
+    found.update(kernel=platform.release(), arch=platform.machine(), python=platform.python_version())
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found.update(cores=os.cpu_count(), cores_allowed=allowed, load=os.getloadavg())
+    versions = {}
+    for package in (*PACKAGES[runtime], "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {"machine": found, "versions": versions}
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def limit(memory_bytes: int, timeout_seconds: float) -> None:
+    """Bound this process's data and time, and die with the parent, where the system can."""
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+        if memory_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     except (ImportError, ValueError, OSError):
         pass
+    if timeout_seconds:
+        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
     try:
         import ctypes
-        import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     except (ImportError, OSError, AttributeError):
@@ -405,9 +443,9 @@ def main(path: str) -> int:
     """Read the job, do it, write the answer."""
     with open(path) as file:
         job = json.load(file)
-    limit(job["memory_bytes"])
+    limit(job.get("memory_bytes", 0), job.get("timeout_seconds", 0.0))
     try:
-        answer, code = run(job), 0
+        answer, code = facts(job["runtime"]) if job["do"] == "facts" else run(job), 0
     except Refused as reason:
         answer, code = {"refused": str(reason)}, 3
     except (Exception, MemoryError) as error:

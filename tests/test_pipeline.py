@@ -99,7 +99,7 @@ def test_a_run_leaves_results_table_report_and_the_files(results, place):
 
 def test_a_results_file_follows_the_design_key_for_key(place, results):
     found = json.loads((place / "run" / "results.json").read_text())
-    assert list(found) == ["schema", "edgecv", "recipe", "host", "rows"]
+    assert list(found) == ["schema", "edgecv", "recipe", "host", "devices", "rows"]
     assert list(found["rows"][1]) == [
         "model",
         "variant",

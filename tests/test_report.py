@@ -300,6 +300,7 @@ def test_text_from_outside_is_escaped_everywhere() -> None:
         edited_rows(results, skipped=skipped),
         recipe=results.recipe.model_copy(update={"name": attack, "sha256": attack}),
         host=host,
+        devices={attack: host},
         edgecv=attack,
     )
     rows = [{**row, "variant": attack, "target": attack} for row in sample_measurements()["rows"][:1]]

@@ -64,8 +64,8 @@ def keys(value: Any) -> Any:
 
 
 def test_results_json_has_the_designs_keys_in_the_designs_order() -> None:
-    """The design's own text, its groups opened and its values left out, and `top5` for sets of 10 classes and more."""
-    design = """schema edgecv recipe{name sha256} host{} rows{model variant target runtime format precision
+    """The design's own text, groups opened and values left out; also `devices`, and `top5` from 10 classes on."""
+    design = """schema edgecv recipe{name sha256} host{} devices{} rows{model variant target runtime format precision
         executed_precision artifact{path sha256 size_bytes gzip_bytes} params macs
         accuracy{metric value n ci95 drop_pp drop_ci95 changed_predictions top5}
         parity{reference max_abs top1_agreement} latency_ms{init first p10 p50 p90 p99 samples processes}

@@ -2,6 +2,8 @@
 
 from edgecv.devices.device import Device, Facts, Ran, ask
 from edgecv.devices.local import Local
-from edgecv.devices.opened import open_device
+from edgecv.devices.opened import elsewhere, open_device, reachable
+from edgecv.devices.setup import setup_device
+from edgecv.devices.ssh import Ssh
 
-__all__ = ["Device", "Facts", "Local", "Ran", "ask", "open_device"]
+__all__ = ["Device", "Facts", "Local", "Ran", "Ssh", "ask", "elsewhere", "open_device", "reachable", "setup_device"]

@@ -1,17 +1,20 @@
-"""Which device a target's transport takes."""
+"""Which device a target's transport takes, and whether it is there now."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from edgecv.devices.device import Device
 from edgecv.devices.local import Local
+from edgecv.devices.ssh import Ssh
+from edgecv.errors import EnvError
 from edgecv.target import Target
 
-__all__ = ["open_device"]
+__all__ = ["elsewhere", "open_device", "reachable"]
 
-TRANSPORTS: dict[str, Callable[[Target], Device]] = {"local": Local}
+TRANSPORTS: dict[str, Callable[[Target], Device]] = {"local": Local, "ssh": Ssh}
 
 
 @contextlib.contextmanager
@@ -22,3 +25,24 @@ def open_device(target: Target) -> Iterator[Device]:
         yield device
     finally:
         device.release()
+
+
+def elsewhere(devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
+    """Describe the devices that are not this machine and were reached, by target, as `host.facts` and `runtimes`."""
+    found = {}
+    for device in devices:
+        if device.target.transport != "local":
+            with contextlib.suppress(EnvError):
+                facts = device.facts()
+                found[device.target.name] = {**facts.machine, "runtimes": dict(facts.versions)}
+    return found
+
+
+def reachable(target: Target) -> str:
+    """Reach a target's device and say "ready" and by what, or the status that its rows would have."""
+    try:
+        with open_device(target) as device:
+            versions = device.facts().versions
+    except EnvError as error:
+        return error.status
+    return f"ready ({', '.join(f'{name} {version}' for name, version in versions.items() if name != 'numpy')})"

@@ -79,6 +79,7 @@ def render_html(results: Results, measurements: Mapping[str, Any], *, command: s
         changed=causes.changed(measurements),
         skipped=[(name(row), row.skipped) for row in results.rows if row.skipped],
         host=[(key, value) for key, value in _facts(results.host) if key != "warnings"],
+        devices=[(clean(target), _facts(facts)) for target, facts in results.devices.items()],
         warnings=[clean(str(one)) for one in _listed(results.host.get("warnings"))],
         artifacts=[(name(row), row.artifact) for row in results.rows if row.artifact],
         command=clean(command),

@@ -1,0 +1,67 @@
+"""What ssh says when it does not reach a host, and what to do then."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+
+from edgecv.errors import ReachError
+from edgecv.isolate import run_child
+
+__all__ = ["refusal"]
+
+ANSWER_SECONDS, ANSWER_BYTES = 10, 100_000
+# Words of ssh, what they mean, and what to do.
+KNOWN = (
+    ("Permission denied", "{host} does not let this user in", "ssh-copy-id {host}"),
+    (
+        "Could not resolve hostname",
+        "there is no host {host}",
+        "correct host in the target, or add {host} to ~/.ssh/config",
+    ),
+    ("Connection refused", "{host} runs no ssh server there", "start sshd on it, or correct the port in ~/.ssh/config"),
+    ("No route to host", "{host} is not on the network", "switch it on, then give the same command again"),
+)
+
+
+def refusal(name: str, host: str, stderr: str) -> ReachError:
+    """Turn what ssh or scp wrote into an error, `passing` where the same may work in a moment."""
+    text = stderr.strip()
+    last = text.splitlines()[-1][:300] if text else "the connection closed"
+    if "IDENTIFICATION HAS CHANGED" in text or "host key" in text.lower():
+        return _unknown(name, host, changed="IDENTIFICATION HAS CHANGED" in text)
+    for words, what, fix in KNOWN:
+        if words in text:
+            return ReachError(f"{name}: {what.format(host=host)}", got=last, fix=fix.format(host=host))
+    fix = "look at its network and power; the same command goes on from here"
+    return ReachError(f"{name}: the connection to {host} was lost", got=last, fix=fix, passing=True)
+
+
+def _unknown(name: str, host: str, *, changed: bool) -> ReachError:
+    """Refuse a key, show it, and say what to type for one that is right."""
+    address, port, known_as = _address(host)
+    if changed:
+        what, fix = "is not the one that is known", f"find out why; if it was set up anew: ssh-keygen -R {known_as}"
+        return ReachError(f"{name}: the key of {host} {what}", got=_fingerprints(address, port), fix=fix)
+    fix = f"if that is the key of {known_as}: ssh-keyscan -p {port} {shlex.quote(address)} >> ~/.ssh/known_hosts"
+    return ReachError(f"{name}: {host} is not among the known hosts", got=_fingerprints(address, port), fix=fix)
+
+
+def _fingerprints(address: str, port: str) -> str:
+    """Ask the host for its keys, and give their fingerprints."""
+    with tempfile.NamedTemporaryFile("w") as keys:
+        keys.write(_said(["ssh-keyscan", "-T", "5", "-p", port, "--", address]))
+        keys.flush()
+        found = _said(["ssh-keygen", "-lf", keys.name]).splitlines()
+    return "; ".join(" ".join(line.split()[i] for i in (1, -1)) for line in found if len(line.split()) > 2) or "no key"
+
+
+def _address(host: str) -> tuple[str, str, str]:
+    """Resolve a host by ssh's own config: address, port, and the name that known_hosts has."""
+    values = dict(line.split(maxsplit=1) for line in _said(["ssh", "-G", "--", host]).splitlines() if " " in line)
+    address, port = values.get("hostname", host), values.get("port", "22")
+    return address, port, address if port == "22" else f"[{address}]:{port}"
+
+
+def _said(argv: list[str]) -> str:
+    return run_child(argv, timeout_seconds=ANSWER_SECONDS, last_bytes=ANSWER_BYTES).stdout

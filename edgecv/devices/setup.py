@@ -1,0 +1,68 @@
+"""Install on a board what the worker needs: a Python environment of its own, with numpy and the target's runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgecv import runtimes
+from edgecv.devices.device import Facts
+from edgecv.devices.ssh import VENV, Ssh
+from edgecv.errors import ConfigError, DeviceError, MissingError
+from edgecv.target import Target
+
+__all__ = ["setup_device"]
+
+INSTALL_SECONDS = 1800.0
+# For which there are no wheels of LiteRT; its predecessor's need numpy 1.
+OLD_ARCHS, OLD_PACKAGES = ("armv7l", "armv6l"), ("tflite-runtime==2.14.0", "numpy<2")
+
+
+def setup_device(target: Target) -> Iterator[str]:
+    """Install what `target` lacks, and say what is done, line by line; what is there already stays.
+
+    Raises:
+        ConfigError: the target is this machine.
+        ReachError: it can't be reached.
+        MissingError: it lacks what only its administrator can install; the error holds the command.
+        DeviceError: an installation failed.
+    """
+    if target.transport == "local":
+        fix = runtimes.RUNTIMES[target.runtime].install
+        raise ConfigError(f"{target.name} is this machine", expected="a target over ssh", fix=fix)
+    device = Ssh(target)
+    try:
+        facts = _facts(device)
+        if facts is None:
+            yield from _installed(device)
+            facts = device.facts()
+        versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+        yield f"{target.name} is ready: {facts.machine['cpu']}, Python {facts.machine['python']}, {versions}"
+    finally:
+        device.release()
+
+
+def _facts(device: Ssh) -> Facts | None:
+    try:
+        return device.facts()
+    except MissingError:
+        return None
+
+
+def _installed(device: Ssh) -> Iterator[str]:
+    name, shell = device.target.name, device.shell
+    arch = shell.run("uname -m", timeout_seconds=INSTALL_SECONDS).stdout.strip()
+    package = runtimes.RUNTIMES[device.target.runtime].package
+    packages = OLD_PACKAGES if arch in OLD_ARCHS and device.target.runtime == "litert" else (package, "numpy")
+    yield f"{name}: making ~/{VENV}"
+    made = shell.run(f"python3 -m venv {VENV}", timeout_seconds=INSTALL_SECONDS)
+    if made.problem:
+        shell.run(f"rm -rf {VENV}", timeout_seconds=INSTALL_SECONDS)
+        fix = f"type there: sudo apt install python3-venv; then again: edgecv setup-device {name}"
+        raise MissingError(f"{name} can't make a Python environment", got=(made.stderr or made.stdout).strip(), fix=fix)
+    yield f"{name}: installing {', '.join(packages)}"
+    quoted = " ".join(f"'{one}'" for one in packages)
+    command = f"{VENV}/bin/python3 -m pip install --quiet --disable-pip-version-check {quoted}"
+    done = shell.run(command, timeout_seconds=INSTALL_SECONDS)
+    if done.problem:
+        fix = f"see that it reaches a package index, or type there: {command}"
+        raise DeviceError(f"{name}: {done.problem}", got=done.stderr.strip()[-500:], fix=fix)

@@ -1,0 +1,363 @@
+"""A board over ssh: a real sshd on the loopback, reached by the system's ssh with a config of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from edgecv import host
+from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
+from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
+from edgecv.files import bench
+from edgecv.measure import Subject, measure
+from edgecv.runtimes import model_files
+from edgecv.target import Measure, Target
+from tests.conftest import ROOT
+
+DATA = ROOT / "tests" / "data"
+TINY = DATA / "tiny.tflite"
+SSHD, SFTP = Path("/usr/sbin/sshd"), Path("/usr/lib/openssh/sftp-server")
+MEASURE = Measure(processes=3, seconds=0.1, warmup_seconds=0.05, timeout_seconds=20.0)
+
+pytestmark = pytest.mark.skipif(not (SSHD.is_file() and SFTP.is_file()), reason="openssh-server is not installed")
+
+
+@dataclass
+class Board:
+    """An sshd of ours: its user's home, the ssh config that finds it as "board", and the server itself."""
+
+    place: Path
+    config: Path
+    server: psutil.Process
+
+    @property
+    def home(self) -> Path:
+        return self.place / "home"
+
+    @property
+    def key(self) -> Path:
+        return self.place / "host.pub"
+
+    @property
+    def known(self) -> Path:
+        return self.place / "known"
+
+    def cut(self) -> None:
+        """Kill the connections, as a cable that is pulled does."""
+        found = 0
+        while not found:
+            for one in psutil.process_iter(["name", "ppid"]):
+                if one.info["name"] == "sshd" and one.info["ppid"] == self.server.pid:
+                    one.kill()
+                    found += 1
+
+    def written(self, *lines: str) -> None:
+        """Write the ssh config anew, with lines that hold before all others."""
+        rest = self.config.read_text().partition("Host board\n")
+        self.config.write_text("".join(f"{line}\n" for line in lines) + rest[1] + rest[2])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    place = tmp_path_factory.mktemp("board")
+    home = place / "home"
+    home.mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", place / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shell = place / "shell"
+    shell.write_text(
+        f'#!/bin/sh\ncd {home}; export HOME={home} PATH={home}/bin:$PATH; exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
+    )
+    shell.chmod(0o755)
+    (place / "sshd").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
+        f"StrictModes no\nPidFile none\nSubsystem sftp {SFTP}\nForceCommand {shell}\n"
+    )
+    (place / "known").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
+    (place / "config").write_text(
+        f"Host board\n HostName 127.0.0.1\n Port {port}\n IdentityFile {place}/user\n IdentitiesOnly yes\n"
+        f" UserKnownHostsFile {place}/known\n GlobalKnownHostsFile none\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)  # where it parts from its rights, when root runs it
+    server = subprocess.Popen([SSHD, "-D", "-e", "-f", place / "sshd"], stderr=subprocess.DEVNULL)
+    try:
+        _wait(port)
+        yield Board(place, place / "config", psutil.Process(server.pid))
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait(port: int) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError("sshd does not answer")
+
+
+@pytest.fixture
+def board(served: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """The server, with a config of this test's own for the system's ssh, and a Python there that has the runtime."""
+    config = tmp_path / "config"
+    config.write_text(served.config.read_text())
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("ssh", "scp"):
+        (programs / name).write_text(f'#!/bin/sh\nexec /usr/bin/{name} -F {shlex.quote(str(config))} "$@"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    python = served.home / ".local/share/edgecv/venv/bin/python3"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    return Board(served.place, config, served.server)
+
+
+def target(**settings: object) -> Target:
+    return Target.model_validate(
+        {"name": "board", "runtime": "litert", "transport": "ssh", "measure": MEASURE, **settings}
+    )
+
+
+def test_a_board_says_what_it_is(board: Board) -> None:
+    with open_device(target()) as device:
+        facts = device.facts()
+    here, alike = (
+        host.facts(),
+        ("os", "kernel", "arch", "cpu", "cores_logical", "cores_physical", "flags", "memory_bytes"),
+    )
+    assert {key: facts.machine[key] for key in alike} == {key: here[key] for key in alike}
+    assert set(facts.versions) == {"ai-edge-litert", "numpy"}
+
+
+@pytest.mark.parametrize(("runtime", "name"), [("litert", "tiny.tflite"), ("openvino", "tiny.xml")])
+def test_a_board_gives_the_answers_of_this_machine(
+    runtime: str, name: str, board: Board, images: Path, tmp_path: Path
+) -> None:
+    for device in (Local(target(runtime=runtime)), Ssh(target(runtime=runtime))):
+        ask(
+            device,
+            model_files(DATA / name),
+            do="predict",
+            images=images,
+            outputs=tmp_path / f"{type(device).__name__}.npy",
+        )
+        device.release()
+    np.testing.assert_array_equal(np.load(tmp_path / "Ssh.npy"), np.load(tmp_path / "Local.npy"))
+
+
+def test_a_folder_of_outputs_comes_back(board: Board, images: Path, tmp_path: Path) -> None:
+    with open_device(target()) as device:
+        operators = ask(device, (TINY,), do="graph")["operators"]
+        ids = tuple(one["id"] for one in operators[:2])
+        ask(device, (TINY,), do="trace", images=images, outputs=tmp_path, tensors=ids, outputs_bytes=10**6)
+    assert all(len(np.load(tmp_path / f"{one}.npy")) == 20 for one in ids)
+
+
+def test_a_file_is_sent_once_and_a_damaged_one_again(board: Board) -> None:
+    with open_device(target()) as device:
+        ask(device, (TINY,), do="describe")
+    objects = {path.name: path for path in (board.home / ".cache/edgecv-device/objects").iterdir()}
+    (name,) = (name for name in objects if name.endswith(".tflite"))
+    sent = objects[name].stat().st_ino
+    with open_device(target()) as device:
+        ask(device, (TINY,), do="describe")
+    assert objects[name].stat().st_ino == sent
+    objects[name].write_bytes(b"half of it")
+    with open_device(target()) as device:
+        ask(device, (TINY,), do="describe")
+    assert objects[name].read_bytes() == TINY.read_bytes()
+
+
+def test_nothing_but_the_files_stays_there(board: Board) -> None:
+    with open_device(target()) as device:
+        ask(device, (TINY,), do="describe")
+        assert list((board.home / ".cache/edgecv-device/sessions").iterdir())
+    assert list((board.home / ".cache/edgecv-device/sessions").iterdir()) == []
+
+
+def test_a_connection_that_is_cut_is_made_again_and_nothing_is_lost(board: Board) -> None:
+    device, cuts = Ssh(target(measure=Measure(processes=6, seconds=0.4, warmup_seconds=0.1))), []
+    subjects = {"a": Subject((TINY,), device), "b": Subject((DATA / "tiny-int8.tflite",), device)}
+    device.facts()
+    measuring = threading.Thread(target=lambda: cuts.append(measure(subjects, rounds=6)))
+    measuring.start()
+    for _ in range(2):
+        time.sleep(1.5)
+        board.cut()
+    measuring.join(timeout=120)
+    device.release()
+    (found,) = cuts
+    assert [(one.problem, len(one.processes)) for one in found.values()] == [(None, 6), (None, 6)]
+
+
+def test_a_worker_ends_where_nobody_waits_for_it(board: Board) -> None:
+    code = "from tests.test_ssh import *; ask(Ssh(target(measure=Measure(warmup_seconds=60.0))), (TINY,), do='bench')"
+    asking = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    try:
+        _until(lambda: _workers(board))
+    finally:
+        asking.kill()
+        asking.wait()
+    _until(lambda: not _workers(board))
+
+
+def _workers(board: Board) -> list[psutil.Process]:
+    """Find the workers that do a job in a session's folder."""
+    sessions = str(board.home / ".cache/edgecv-device/sessions")
+    found = psutil.process_iter(["cwd", "cmdline"])
+    return [
+        one for one in found if (one.info["cwd"] or "").startswith(sessions) and "-B" in (one.info["cmdline"] or ())
+    ]
+
+
+def _until(true: Callable[[], object]) -> None:
+    for _ in range(300):
+        if true():
+            return
+        time.sleep(0.1)
+    raise TimeoutError("it did not come about in 30 s")
+
+
+def test_a_model_that_hangs_there_is_said_to(board: Board) -> None:
+    slow = Measure(warmup_seconds=60.0, timeout_seconds=1.5)
+    with open_device(target(measure=slow)) as device, pytest.raises(DeviceError, match=r"hung: no answer in 1\.5 s"):
+        ask(device, (TINY,), do="bench")
+
+
+def test_a_file_that_is_no_model_takes_down_only_the_worker(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "none.tflite").write_bytes(bytes(4096))
+    with open_device(target()) as device:
+        with pytest.raises(DeviceError, match=r"litert .* none\.tflite"):
+            ask(device, (tmp_path / "none.tflite",), do="describe")
+        assert ask(device, (TINY,), do="describe")["inputs"]
+
+
+def refused(**settings: object) -> DeviceError:
+    with open_device(target(**settings)) as device, pytest.raises(DeviceError) as caught:
+        device.facts()
+    assert isinstance(caught.value, ReachError)
+    assert not caught.value.passing
+    return caught.value
+
+
+def test_an_unknown_key_is_an_error_with_its_fingerprint_and_the_command_that_adds_it(board: Board) -> None:
+    board.written("UserKnownHostsFile /dev/null")
+    error = refused()
+    key = subprocess.run(["ssh-keygen", "-lf", board.key], capture_output=True, text=True, check=True).stdout.split()[1]
+    assert "not among the known hosts" in error.what
+    assert key in error.got
+    assert re.search(r"ssh-keyscan -p \d+ 127\.0\.0\.1 >> ~/\.ssh/known_hosts", error.fix)
+
+
+def test_the_command_that_adds_a_key_does(board: Board, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    board.written(f"UserKnownHostsFile {known}")
+    command = refused().fix.rpartition(": ")[2].replace("~/.ssh/known_hosts", str(known))
+    subprocess.run(command, shell=True, check=True, stderr=subprocess.DEVNULL)
+    with open_device(target()) as device:
+        assert device.facts().versions
+
+
+def test_a_changed_key_is_refused_and_no_command_overwrites_it(board: Board, tmp_path: Path) -> None:
+    known, (address, *_) = tmp_path / "known", board.known.read_text().split()
+    other = (board.key.parent / "user.pub").read_text()
+    known.write_text(f"{address} {other}")
+    board.written(f"UserKnownHostsFile {known}")
+    error = refused()
+    assert "is not the one that is known" in error.what
+    assert "keyscan" not in error.fix
+    assert known.read_text() == f"{address} {other}"
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "fix"),
+    [
+        ("IdentityFile /dev/null", "does not let this user in", "ssh-copy-id board"),
+        ("HostName nowhere.invalid", "there is no host board", "~/.ssh/config"),
+        ("Port 1", "runs no ssh server there", "sshd"),
+    ],
+)
+def test_a_host_that_is_not_reached_says_why_and_what_to_do(line: str, what: str, fix: str, board: Board) -> None:
+    if line.startswith("Identity"):
+        board.config.write_text(board.config.read_text().replace(str(board.key.parent / "user"), "/dev/null"))
+    else:
+        board.written(line)
+    error = refused()
+    assert what in error.what
+    assert fix in error.fix
+
+
+@pytest.mark.parametrize("python", ["#!/bin/sh\nexec /usr/bin/env nothing-of-this-name\n", None])
+def test_what_a_board_lacks_is_named_with_the_command_that_installs_it(python: str | None, board: Board) -> None:
+    path = board.home / ".local/share/edgecv/venv/bin/python3"
+    path.write_text(python or "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1\n")
+    with open_device(target()) as device, pytest.raises(MissingError) as caught:
+        device.facts()
+    assert caught.value.fix == "edgecv setup-device board"
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "board; true", "a b", "$(true)"])
+def test_a_host_that_ssh_would_take_for_more_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not a host"):
+        Ssh(Target(name="board", runtime="litert", transport="ssh").model_copy(update={"host": name, "name": name}))
+
+
+def test_files_are_measured_on_a_board_and_the_results_say_which(board: Board) -> None:
+    found = bench([TINY, DATA / "tiny-int8.tflite"], target=target(), brief=True)
+    assert [(row.target, row.latency_ms and row.latency_ms.processes) for row in found.rows] == [("board", 5)] * 2
+    assert found.devices["board"]["cpu"] == host.facts()["cpu"]
+    assert set(found.devices["board"]["runtimes"]) == {"ai-edge-litert", "numpy"}
+
+
+def test_a_board_that_is_away_is_said_to_be(board: Board) -> None:
+    board.written("HostName nowhere.invalid")
+    assert reachable(target()).startswith("not available: board: there is no host board: correct host in the target")
+
+
+def test_without_an_ssh_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert reachable(target()) == "not available: sudo apt install openssh-client"
+
+
+def test_a_board_that_is_there_is_said_to_be_ready(board: Board) -> None:
+    assert re.fullmatch(r"ready \(ai-edge-litert [\d.]+\)", reachable(target()))
+
+
+def test_a_board_that_has_all_is_left_as_it_is(board: Board) -> None:
+    (line,) = setup_device(target())
+    assert line.startswith("board is ready: ")
+
+
+def test_an_environment_that_can_not_be_made_names_the_package_and_leaves_nothing(board: Board) -> None:
+    venv, python = board.home / ".local/share/edgecv/venv", board.home / "bin/python3"
+    (venv / "bin/python3").unlink()
+    python.parent.mkdir(exist_ok=True)
+    made = 'mkdir -p "$3" && echo "ensurepip is not available" && exit 1'
+    python.write_text(f"#!/bin/sh\ntest $1 = -m && {made}\necho \"No module named 'numpy'\" >&2; exit 1\n")
+    python.chmod(0o755)
+    try:
+        with pytest.raises(MissingError) as caught:
+            list(setup_device(target()))
+    finally:
+        python.unlink()
+    assert "sudo apt install python3-venv" in caught.value.fix
+    assert not venv.exists()
