@@ -7,7 +7,7 @@ BIN := .venv/bin
 TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast-demo test check bench bench-compression readme clean $(TARGETS)
+.PHONY: help setup demo fast-demo test check bench bench-compression readme clean emulator $(TARGETS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
@@ -32,6 +32,10 @@ fast-demo: setup ## the same network as fast as it gets: channels removed, disti
 
 $(TARGETS): setup ## build, verify and measure MODEL on a device
 	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ $(RUN_ARGS)
+
+emulator: setup ## set up the emulated ARM processors, 64 and 32 bits, without root
+	$(BIN)/edgecv setup-device arm64-emulated
+	$(BIN)/edgecv setup-device armv7-emulated
 
 test: setup ## run all tests
 	$(BIN)/python -m pytest

@@ -69,7 +69,10 @@ def make_rows(
     target: Target,
     baseline: Measurement | None,
 ) -> tuple[Row, ...]:
-    """Make one target's rows, in the order of `entries`; speed-ups are against `baseline`, whose own row has none."""
+    """Make one target's rows, in the order of `entries`; speed-ups are against `baseline`, whose own row has none.
+
+    Nor has an emulated target: its latencies are not ranked.
+    """
     return tuple(_row(entry, baseline, model=model, target=target) for entry in entries)
 
 
@@ -93,6 +96,7 @@ def latency(measurement: Measurement | None) -> Latency | None:
 
 def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Target) -> Row:
     artifact, verdict, measurement = entry.artifact, entry.verdict, entry.measurement
+    emulated = target.transport == "emulated"
     return Row(
         model=model,
         variant=entry.variant,
@@ -113,11 +117,11 @@ def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Targ
         if verdict
         else None,
         latency_ms=latency(measurement),
-        speedup=_speedup(baseline, measurement),
-        memory=_memory(measurement),
+        speedup=None if emulated else _speedup(baseline, measurement),
+        memory=None if emulated else _memory(measurement),  # the emulator's own is most of it
         skipped=tuple(SkippedEntry(layer=one.layer, reason=one.reason) for one in artifact.skipped) if artifact else (),
         steps=tuple(StepEntry.model_validate(step, strict=False) for step in entry.network.history),
-        emulated=False,
+        emulated=emulated,
         status=_status(entry, target.limits),
     )
 

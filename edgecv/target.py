@@ -37,7 +37,7 @@ class Target(Config):
     """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back.
 
     `transport`: how the device is reached: "local", this machine; "ssh", the board `host`, which is an entry of
-    ~/.ssh/config or user@host, and the target's own name where it is left out.
+    ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`.
     `granularity`: what its int8 kernels are fast with, a scale for each channel of a kernel or one for the kernel.
     """
 
@@ -45,7 +45,7 @@ class Target(Config):
     summary: str = ""
     runtime: RuntimeName
     accelerator: Literal["cpu"] = "cpu"
-    transport: Literal["local", "ssh"] = "local"
+    transport: Literal["local", "ssh", "emulated"] = "local"
     host: str = ""
     threads: int = Field(1, ge=1, le=256)
     precision: Literal["float32", "default"] = "float32"

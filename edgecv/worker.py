@@ -99,7 +99,13 @@ class LiteRT:
     def executed(self) -> list[str]:
         """Precision of each compute layer, by the types of its operands as the interpreter prepared them."""
         heavy = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "CONV_3D"}
-        return [self._operands(op) for op in self.interpreter._get_ops_details() if op["op_name"] in heavy]
+        types = {detail["index"]: detail["dtype"] for detail in self.interpreter.get_tensor_details()}
+        operators = [op for op in self.interpreter._get_ops_details() if op["op_name"] in heavy]
+        # tflite-runtime does not tell the operands' types.
+        return [
+            self._operands(op.get("operand_types") or [types[int(i)] for i in op["inputs"] if i >= 0])
+            for op in operators
+        ]
 
     def operators(self) -> list[dict[str, Any]]:
         """What computes each tensor, in the order of execution."""
@@ -115,8 +121,8 @@ class LiteRT:
         return found
 
     @staticmethod
-    def _operands(op: dict[str, Any]) -> str:
-        activation, weight = (np.dtype(kind).name for kind in op["operand_types"][:2])
+    def _operands(types: Any) -> str:
+        activation, weight = (np.dtype(kind).name for kind in types[:2])
         return activation if activation == weight or weight != "int8" else "int8-dynamic"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edgecv.devices.device import Device
+from edgecv.devices.emulated import Emulated
 from edgecv.devices.local import Local
 from edgecv.devices.ssh import Ssh
 from edgecv.errors import EnvError
@@ -14,7 +15,7 @@ from edgecv.target import Target
 
 __all__ = ["elsewhere", "open_device", "reachable"]
 
-TRANSPORTS: dict[str, Callable[[Target], Device]] = {"local": Local, "ssh": Ssh}
+TRANSPORTS: dict[str, Callable[[Target], Device]] = {"local": Local, "ssh": Ssh, "emulated": Emulated}
 
 
 @contextlib.contextmanager

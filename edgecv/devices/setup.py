@@ -1,11 +1,13 @@
-"""Install on a board what the worker needs: a Python environment of its own, with numpy and the target's runtime."""
+"""Install what a device's worker needs: on a board, a Python environment of its own; here, an emulated processor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from edgecv import runtimes
-from edgecv.devices.device import Facts
+from edgecv.devices.device import Device, Facts
+from edgecv.devices.emulated import Emulated
+from edgecv.devices.emulator import install_emulator
 from edgecv.devices.ssh import VENV, Ssh
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.target import Target
@@ -28,12 +30,12 @@ def setup_device(target: Target) -> Iterator[str]:
     """
     if target.transport == "local":
         fix = runtimes.RUNTIMES[target.runtime].install
-        raise ConfigError(f"{target.name} is this machine", expected="a target over ssh", fix=fix)
-    device = Ssh(target)
+        raise ConfigError(f"{target.name} is this machine", expected="a target over ssh, or an emulated one", fix=fix)
+    device: Ssh | Emulated = Ssh(target) if target.transport == "ssh" else Emulated(target)
     try:
         facts = _facts(device)
         if facts is None:
-            yield from _installed(device)
+            yield from _installed(device) if isinstance(device, Ssh) else install_emulator(device.emulator)
             facts = device.facts()
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
         yield f"{target.name} is ready: {facts.machine['cpu']}, Python {facts.machine['python']}, {versions}"
@@ -41,7 +43,7 @@ def setup_device(target: Target) -> Iterator[str]:
         device.release()
 
 
-def _facts(device: Ssh) -> Facts | None:
+def _facts(device: Device) -> Facts | None:
     try:
         return device.facts()
     except MissingError:
