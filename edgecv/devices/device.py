@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from edgecv.artifact import digest_files
 from edgecv.errors import DeviceError
 from edgecv.isolate import Child
 from edgecv.target import Target
 
-__all__ = ["Device", "Facts", "Ran", "ask", "sha256"]
+__all__ = ["Device", "Facts", "Ran", "ask"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def ask(
             the worker is lost.
     """
     device.facts()
-    target, sums = device.target, digests or tuple(map(sha256, files))
+    target, sums = device.target, digests or tuple(map(digest_files, files))
     there = outputs and device.place(outputs)
     job = {
         **target.model_dump(include={"runtime", "accelerator", "threads", "precision"}),
@@ -109,12 +109,6 @@ def ask(
     if there and outputs:
         device.pull(there, outputs)
     return dict(ran.answer)
-
-
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(ran: Ran, file: str, runtime: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import host, runtimes, worker
-from edgecv.devices.device import Facts, Ran, sha256
+from edgecv.artifact import digest_files
+from edgecv.devices.device import Facts, Ran
 from edgecv.devices.shell import COPY_SECONDS, Shell
 from edgecv.errors import DeviceError, MissingError, ReachError
 from edgecv.target import Target
@@ -54,7 +55,7 @@ class Ssh:
 
     def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
         """Send what is not there yet, under its digest; an IR's two files share the first one's."""
-        sums = digests or [sha256(file) for file in files]
+        sums = digests or [digest_files(file) for file in files]
         names = [f"{sums[0]}{file.suffix}" for file in files]
         for file, name, digest in zip(files, names, sums, strict=True):
             if name not in self._there:
