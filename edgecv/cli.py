@@ -6,16 +6,16 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from edgecv.printing import columns, exit_code, show, tell, words
+
 if TYPE_CHECKING:
-    from edgecv.results import Results
     from edgecv.stages import Stages
     from edgecv.target import Target
 
@@ -68,11 +68,11 @@ def run(
 
     with _prepared(recipe, target, data=data, out=out) as (stages, targets):
         results = execute(stages, targets, quick=quick, command=shlex.join(["edgecv", *sys.argv[1:]]))
-    _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
+    show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
     for warning in results.host["warnings"]:
-        _tell(f"note: {warning}")
-    _tell(f"report: {stages.out / 'report.html'}")
-    raise typer.Exit(_exit_code(results))
+        tell(f"note: {warning}")
+    tell(f"report: {stages.out / 'report.html'}")
+    raise typer.Exit(exit_code(results))
 
 
 @app.command()
@@ -126,8 +126,8 @@ def verify(
 
     with _prepared(recipe, target, data=data, out=out) as (stages, targets):
         results = check(stages, targets, files=file or ())
-    _show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
-    raise typer.Exit(_exit_code(results))
+    show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
+    raise typer.Exit(exit_code(results))
 
 
 @app.command()
@@ -147,10 +147,10 @@ def bench(
     found = load_target(locate(target, "targets")) if target else None
     with Terminal() as terminal:
         results = bench(files, target=found, threads=threads, brief=quick, progress=terminal.progress)
-    _show(results, as_json=json_, judged=False)
+    show(results, as_json=json_, judged=False)
     for warning in results.host["warnings"]:
-        _tell(f"note: {warning}")
-    raise typer.Exit(_exit_code(results))
+        tell(f"note: {warning}")
+    raise typer.Exit(exit_code(results))
 
 
 @app.command()
@@ -173,11 +173,11 @@ def explain(
         return
     from edgecv.report import LAYER_COLUMNS, layer_cells
 
-    _list([LAYER_COLUMNS, *map(layer_cells, ranked)], as_json=False)
+    columns([LAYER_COLUMNS, *map(layer_cells, ranked)], as_json=False)
     print(f"\n{found.verdict}")
     if found.missing:
         print(f"not found in the file: {', '.join(found.missing)}")
-    _tell(f"note: {found.note}; {found.images} photographs")
+    tell(f"note: {found.note}; {found.images} photographs")
 
 
 @app.command()
@@ -194,7 +194,7 @@ def report(
     if markdown:
         print(render_markdown(results), end="")
         return
-    _show(results, as_json=json_)
+    show(results, as_json=json_)
 
 
 @app.command()
@@ -207,7 +207,7 @@ def models(json_: JsonOpt = False) -> None:
         for path in _listing("models")
         for one in [load_recipe(path)]
     ]
-    _list(rows, as_json=json_)
+    columns(rows, as_json=json_)
 
 
 @app.command()
@@ -224,7 +224,7 @@ def targets(json_: JsonOpt = False) -> None:
             {"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status}
             for one, status in zip(found, pool.map(reachable, found), strict=True)
         ]
-    _list(rows, as_json=json_)
+    columns(rows, as_json=json_)
 
 
 @app.command("setup-device")
@@ -252,10 +252,10 @@ def doctor(json_: JsonOpt = False) -> None:
         print(json.dumps(found, indent=1))
         return
     facts["memory"] = f"{facts.pop('memory_bytes') / 1e9:.1f} GB"
-    rows = [{"what": key, "found": _words(value)} for key, value in {**facts, **packages}.items()]
+    rows = [{"what": key, "found": words(value)} for key, value in {**facts, **packages}.items()]
     rows += [{"what": "warning", "found": line} for line in warnings]
     rows += [{"what": f"{name} is missing", "found": command} for name, command in install.items()]
-    _list(rows, as_json=False)
+    columns(rows, as_json=False)
 
 
 @store_app.command("check")
@@ -320,48 +320,6 @@ def _listing(folder: str) -> list[Path]:
     return listing(folder)
 
 
-def _show(results: Results, *, as_json: bool, max_drop_pp: float | None = None, judged: bool = True) -> None:
-    """Print the table and, where versions were `judged`, the verdict; or the results as JSON."""
-    from edgecv.report import render_table, verdict
-    from edgecv.results import dump_results
-
-    if as_json:
-        print(dump_results(results), end="")
-        return
-    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    width = shutil.get_terminal_size().columns if narrow else None  # a file is as wide as it takes
-    print(render_table(results, width=width, color=sys.stdout.isatty()), end="")
-    if judged:
-        print(f"\n{verdict(results, max_drop_pp=max_drop_pp)}")
-
-
-def _list(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print rows of equal keys as JSON, or in columns; the last column takes what it needs."""
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    keys = list(rows[0]) if rows else []
-    widths = [max(len(str(row[key])) for row in rows) for key in keys]
-    for row in rows:
-        print("  ".join(f"{row[key]!s:<{width}}" for key, width in zip(keys, widths, strict=True)).rstrip())
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _exit_code(results: Results) -> int:
-    """1 where a limit failed, 3 where nothing could run, else 0: "can't tell" is in the table, and is not a failure."""
-    statuses = [row.status for row in results.rows]
-    if any(status.startswith("fail") for status in statuses):
-        return 1
-    return 3 if statuses and all(status.startswith(("refused", "not available")) for status in statuses) else 0
-
-
 def main() -> NoReturn:
     """Run the command line; print an error's four lines and end with its exit code."""
     from edgecv.errors import EdgecvError
@@ -371,19 +329,19 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False) or 0
         if code == 130:
-            _tell("interrupted; the same command goes on from here")
+            tell("interrupted; the same command goes on from here")
     except EdgecvError as error:
         if _State.debug:
             raise
-        _tell(f"error: {error}")
+        tell(f"error: {error}")
         code = error.exit_code
     except typer.TyperException as error:
-        _tell(f"error: {error.format_message()}\n  fix:      see `edgecv --help`, or `edgecv COMMAND --help`")
+        tell(f"error: {error.format_message()}\n  fix:      see `edgecv --help`, or `edgecv COMMAND --help`")
         code = 2
     except Exception as error:
         if _State.debug:
             raise
-        _tell(f"error: {type(error).__name__}: {error}")
-        _tell("  fix:      this is a fault of edgecv; `edgecv --debug ...` shows where")
+        tell(f"error: {type(error).__name__}: {error}")
+        tell("  fix:      this is a fault of edgecv; `edgecv --debug ...` shows where")
         code = 4
     sys.exit(code)
