@@ -77,7 +77,7 @@ def verified(stages: Stages, device: Device, variant: str) -> Entry:
     """Build one variant, and judge it on a device."""
     entry = Entry(variant=variant, precision=compress.precision_of(stages.recipe.variants[variant]))
     try:
-        device.facts()
+        entry = dataclasses.replace(entry, timing=device.facts().timing)
         found = made(stages, device, variant)
     except (MissingError, DeviceError) as error:
         return dataclasses.replace(entry, problem=error.status)
@@ -89,10 +89,10 @@ def verified(stages: Stages, device: Device, variant: str) -> Entry:
 
 def verified_file(stages: Stages, device: Device, path: Path) -> Entry:
     """Judge a file made anywhere, as if it were a variant: it must take uint8 pixels as the recipe's own files do."""
-    device.facts()
+    timing = device.facts().timing
     files = runtimes.model_files(path)
     entry = Entry(variant=path.name, precision="-", artifact=artifact_of(files), path=PurePosixPath(path.as_posix()))
-    entry = dataclasses.replace(entry, network=_network(stages, ()))
+    entry = dataclasses.replace(entry, network=_network(stages, ()), timing=timing)
     return _judged(stages, entry, files, device, own=stages.reference)
 
 

@@ -79,4 +79,5 @@ def _entry(name: str, subject: Subject, measurement: Measurement) -> Entry:
         artifact=artifact_of(subject.files),
         executed_precision=measurement.executed_precision,
         measurement=measurement,
+        timing=subject.device.facts().timing,
     )

@@ -28,12 +28,16 @@ __all__ = [
     "SkippedEntry",
     "Speedup",
     "StepEntry",
+    "Timing",
     "dump_results",
     "read_measurements",
     "read_results",
 ]
 
 Interval = tuple[float, float]
+# Where latencies are from: "measured" on the device by edgecv, or by "benchmark_model", Google's tool; or not the
+# device's at all, and then nothing is ranked by them.
+Timing = Literal["measured", "benchmark_model", "emulated", "estimated", "software-rendered"]
 
 
 class ArtifactEntry(Config):
@@ -129,7 +133,7 @@ class StepEntry(Config):
 
 
 class Row(Config):
-    """One variant of one model on one target."""
+    """One variant of one model on one target. `emulated`: by its `timing`, the latencies are not the device's."""
 
     model: str
     variant: str
@@ -149,6 +153,7 @@ class Row(Config):
     skipped: tuple[SkippedEntry, ...]
     steps: tuple[StepEntry, ...] = ()
     emulated: bool
+    timing: Timing = "measured"
     status: str
 
 

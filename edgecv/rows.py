@@ -20,6 +20,7 @@ from edgecv.results import (
     SkippedEntry,
     Speedup,
     StepEntry,
+    Timing,
 )
 from edgecv.stats import percentile, samples_needed
 from edgecv.target import Target, TargetLimits
@@ -54,6 +55,7 @@ class Entry:
     measurement: Measurement | None = None
     problem: str | None = None
     network: Network = Network()
+    timing: Timing = "measured"
 
     def files(self, out: Path) -> tuple[Path, ...]:
         """Return where the artifact's files are, in the run's folder `out`."""
@@ -71,7 +73,7 @@ def make_rows(
 ) -> tuple[Row, ...]:
     """Make one target's rows, in the order of `entries`; speed-ups are against `baseline`, whose own row has none.
 
-    Nor has an emulated target: its latencies are not ranked.
+    Nor has one whose latencies are not the device's: they are not ranked.
     """
     return tuple(_row(entry, baseline, model=model, target=target) for entry in entries)
 
@@ -96,7 +98,7 @@ def latency(measurement: Measurement | None) -> Latency | None:
 
 def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Target) -> Row:
     artifact, verdict, measurement = entry.artifact, entry.verdict, entry.measurement
-    emulated = target.transport == "emulated"
+    emulated = entry.timing not in ("measured", "benchmark_model")
     return Row(
         model=model,
         variant=entry.variant,
@@ -122,6 +124,7 @@ def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Targ
         skipped=tuple(SkippedEntry(layer=one.layer, reason=one.reason) for one in artifact.skipped) if artifact else (),
         steps=tuple(StepEntry.model_validate(step, strict=False) for step in entry.network.history),
         emulated=emulated,
+        timing=entry.timing,
         status=_status(entry, target.limits),
     )
 

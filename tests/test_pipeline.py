@@ -119,6 +119,7 @@ def test_a_results_file_follows_the_design_key_for_key(place, results):
         "skipped",
         "steps",
         "emulated",
+        "timing",
         "status",
     ]
     assert str(place) not in json.dumps(found)

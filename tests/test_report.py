@@ -99,7 +99,7 @@ def test_the_table_is_a_rich_table_for_any_console() -> None:
 
 
 def test_an_emulated_row_carries_the_word() -> None:
-    text = render_table(edited_rows(sample(), emulated=True), width=None, color=False)
+    text = render_table(edited_rows(sample(), emulated=True, timing="emulated"), width=None, color=False)
     assert text.count("(emulated)") == len(sample().rows)
 
 
@@ -191,7 +191,20 @@ def test_the_verdict_names_a_much_smaller_version_beside_the_baseline() -> None:
 
 
 def test_the_verdict_on_an_emulated_target_carries_the_word() -> None:
-    assert verdict(edited_rows(sample(), emulated=True)).startswith("On linux-litert (emulated), ")
+    results = edited_rows(only(sample(), "float32", "int8"), emulated=True, timing="emulated")
+    assert verdict(results) == (
+        "On linux-litert (emulated), int8 is the smallest verified version, accuracy drop 0.3 pp; "
+        "latencies are emulated."
+    )
+
+
+def test_a_row_whose_latency_is_not_the_devices_has_no_place_in_the_plot() -> None:
+    change = {"emulated": True, "timing": "estimated"}
+    rows = [row.model_copy(update=change if row.target == "linux-openvino" else {}) for row in sample().rows]
+    text = page(edited(sample(), rows=tuple(rows)))
+    assert "Accuracy over latency on linux-litert" in text
+    assert "Accuracy over latency on linux-openvino" not in text
+    assert "float32 on linux-openvino (estimated)" in text
 
 
 class Page(HTMLParser):

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from edgecv.artifact import digest_files
 from edgecv.errors import DeviceError
 from edgecv.isolate import Child
+from edgecv.results import Timing
 from edgecv.target import Target
 
 __all__ = ["Device", "Facts", "Ran", "ask"]
@@ -17,10 +18,14 @@ __all__ = ["Device", "Facts", "Ran", "ask"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a device is: `machine` as `host.facts` has it, and the `versions` of what runs models there."""
+    """What a device is: `machine` as `host.facts` has it, and the `versions` of what runs models there.
+
+    `timing`: what its latencies are.
+    """
 
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    timing: Timing = "measured"
 
 
 @dataclass(frozen=True)

@@ -42,4 +42,4 @@ class Emulated(Local):
             raise DeviceError(f"{name} does not run the worker", got=ran.child.stderr.strip()[-300:], fix=fix)
         told = {**ran.answer["machine"], "cpuinfo": ""}  # which is this machine's
         machine = {**host.facts_of(told), "cpu": f"{self.target.host}, emulated by qemu"}
-        return Facts(machine, {**ran.answer["versions"], "qemu": version})
+        return Facts(machine, {**ran.answer["versions"], "qemu": version}, timing="emulated")

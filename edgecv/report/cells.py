@@ -20,9 +20,16 @@ __all__ = [
     "notes",
     "percent",
     "status_word",
+    "variant",
 ]
 
 _PERCENTILES = {"p50": 50.0, "p90": 90.0}
+TIMINGS = {
+    "benchmark_model": "benchmark_model: the latencies are that tool's of Google, run on the device.",
+    "emulated": "Emulated: the latencies are the emulator's, not a device's.",
+    "estimated": "Estimated: the latencies are a compiler's estimate, not a device's.",
+    "software-rendered": "Software-rendered: the latencies are a CPU's that stands for the GPU, not a device's.",
+}
 
 
 def figure(value: float) -> str:
@@ -88,7 +95,7 @@ def cells(row: Row, *, baseline: bool) -> dict[str, str]:
     """
     speedup, speedup_short = _speedup(row.speedup, baseline=baseline)
     return {
-        "variant": clean(row.variant) + (" (emulated)" if row.emulated else ""),
+        "variant": variant(row),
         "ran_in": clean(row.executed_precision or "-"),
         "size": megabytes(row.artifact.size_bytes if row.artifact else None),
         "gzip": megabytes(row.artifact.gzip_bytes if row.artifact else None),
@@ -99,6 +106,11 @@ def cells(row: Row, *, baseline: bool) -> dict[str, str]:
         "peak": megabytes(row.memory.peak_rss_bytes if row.memory else None),
         "status": status_word(row),
     }
+
+
+def variant(row: Row) -> str:
+    """The variant, and what its latencies are where edgecv did not measure them on the device."""
+    return clean(row.variant) + ("" if row.timing == "measured" else f" ({row.timing})")
 
 
 def _accuracy(row: Row) -> dict[str, str]:
@@ -147,8 +159,7 @@ def notes(results: Results) -> list[str]:
     lines.extend(_shared(_unsure_speedups(results)))
     lines.extend(_shared(_missing_percentiles(results)))
     lines.extend(_shared(_other_precisions(results)))
-    if any(row.emulated for row in rows):
-        lines.append("Emulated: the latencies are the emulator's, not a device's.")
+    lines += [text for timing, text in TIMINGS.items() if any(row.timing == timing for row in rows)]
     if counts := sorted({row.accuracy.n for row in rows if row.accuracy}):
         images = " or ".join(f"{n:,}" for n in counts)
         lines.append(f"Drop: percentage points below the float Keras model on the same {images} test images.")

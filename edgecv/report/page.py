@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgecv.report import causes
-from edgecv.report.cells import baselines, by_target, cells, clean, decimal, metric_title, name, notes, status_word
+from edgecv.report.cells import (
+    baselines,
+    by_target,
+    cells,
+    clean,
+    decimal,
+    metric_title,
+    name,
+    notes,
+    status_word,
+    variant,
+)
 from edgecv.report.made import MADE_COLUMNS, made
 from edgecv.report.plots import Axes, Point, Strip, axes_for, pareto, strips, thin
 from edgecv.report.verdicts import verdict
@@ -97,12 +108,19 @@ def _verdicts(results: Results, max_drop_pp: float) -> list[tuple[str, str]]:
 
 
 def _point(row: Row) -> Point | None:
+    """Give a row's place in the plot; a latency that is not the device's has none."""
     if row.accuracy is None or row.latency_ms is None or row.latency_ms.p50 is None or row.artifact is None:
         return None
+    if row.emulated:
+        return None
     state = _STATES.get(status_word(row), "unsure")
-    label = clean(row.variant) + (" (emulated)" if row.emulated else "")
     accuracy = row.accuracy
-    return Point(label, row.latency_ms.p50, accuracy.value, accuracy.ci95, row.artifact.size_bytes, state)
+    return Point(variant(row), row.latency_ms.p50, accuracy.value, accuracy.ci95, row.artifact.size_bytes, state)
+
+
+def _undrawn(row: Row) -> str:
+    """Name a row that has no place, and why."""
+    return f"{name(row)} ({row.timing if row.emulated and row.latency_ms else status_word(row)})"
 
 
 def _float_accuracy(results: Results) -> float | None:
@@ -115,7 +133,7 @@ def _pareto_panels(results: Results, max_drop_pp: float) -> tuple[list[tuple[str
     """A panel for each target with something to draw, all on the same axes; and the rows that are in none."""
     groups = {target: [(row, _point(row)) for row in rows] for target, rows in by_target(results).items()}
     drawn = [point for pairs in groups.values() for _, point in pairs if point]
-    not_drawn = [f"{name(row)} ({status_word(row)})" for pairs in groups.values() for row, point in pairs if not point]
+    not_drawn = [_undrawn(row) for pairs in groups.values() for row, point in pairs if not point]
     if not drawn:
         return [], not_drawn
     reference = _float_accuracy(results)

@@ -21,7 +21,8 @@ def verdict(results: Results, *, max_drop_pp: float | None = None) -> str:
     with a lower p50 that does not pass is named after it, with the reason. `max_drop_pp`: the limit, where it is known.
     """
     lines = [_conclude(target, rows, max_drop_pp) for target, rows in by_target(results).items()]
-    processes = max((row.latency_ms.processes for row in results.rows if row.latency_ms), default=_FEWEST_PROCESSES)
+    ranked = [row.latency_ms.processes for row in results.rows if row.latency_ms and not row.emulated]
+    processes = max(ranked, default=_FEWEST_PROCESSES)
     if processes < _FEWEST_PROCESSES:
         counted = f"{processes} process" + ("es" if processes > 1 else "")
         lines.append(f"Measured in {counted}: too few to tell speeds apart, which takes {_FEWEST_PROCESSES} or more.")
@@ -29,7 +30,9 @@ def verdict(results: Results, *, max_drop_pp: float | None = None) -> str:
 
 
 def _conclude(target: str, rows: Sequence[Row], limit: float | None) -> str:
-    where = f"On {clean(target)}" + (" (emulated)" if any(row.emulated for row in rows) else "")
+    where = f"On {clean(target)}" + "".join(
+        f" ({word})" for word in sorted({row.timing for row in rows} - {"measured"})
+    )
     passed = [row for row in rows if status_word(row) == "pass"]
     if not passed:
         return _without_a_pass(where, rows)
@@ -37,7 +40,8 @@ def _conclude(target: str, rows: Sequence[Row], limit: float | None) -> str:
     if not timed:
         smallest = min(passed, key=_size)
         what = f"{clean(smallest.variant)} is the smallest verified version{_drop(smallest, limit)}"
-        return f"{where}, {what}; no latency was measured."
+        why = f"latencies are {smallest.timing}" if smallest.latency_ms else "no latency was measured"
+        return f"{where}, {what}; {why}."
     best = min(timed, key=lambda row: (_p50(row) or 0.0, _size(row)))
     merits = f"{_merits(best, rows)}{_drop(best, limit)}{_doubt(best)}"
     sentence = f"{where}, {clean(best.variant)} is the best verified version: {merits}."
@@ -45,7 +49,8 @@ def _conclude(target: str, rows: Sequence[Row], limit: float | None) -> str:
 
 
 def _p50(row: Row) -> float | None:
-    return row.latency_ms.p50 if row.latency_ms else None
+    """Give the median latency where it is the device's own."""
+    return row.latency_ms.p50 if row.latency_ms and not row.emulated else None
 
 
 def _size(row: Row) -> int:
