@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import re
-import shlex
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,90 +24,19 @@ from edgecv.measure import Subject, measure
 from edgecv.runtimes import model_files
 from edgecv.target import Measure, Target
 from tests.conftest import ROOT
+from tests.sshd import INSTALLED, Board, give_python, programs, serve
 
 DATA = ROOT / "tests" / "data"
 TINY = DATA / "tiny.tflite"
-SSHD, SFTP = Path("/usr/sbin/sshd"), Path("/usr/lib/openssh/sftp-server")
 MEASURE = Measure(processes=3, seconds=0.1, warmup_seconds=0.05, timeout_seconds=20.0)
 
-pytestmark = pytest.mark.skipif(not (SSHD.is_file() and SFTP.is_file()), reason="openssh-server is not installed")
-
-
-@dataclass
-class Board:
-    """An sshd of ours: its user's home, the ssh config that finds it as "board", and the server itself."""
-
-    place: Path
-    config: Path
-    server: psutil.Process
-
-    @property
-    def home(self) -> Path:
-        return self.place / "home"
-
-    @property
-    def key(self) -> Path:
-        return self.place / "host.pub"
-
-    @property
-    def known(self) -> Path:
-        return self.place / "known"
-
-    def cut(self) -> None:
-        """Kill the connections, as a cable that is pulled does."""
-        found = 0
-        while not found:
-            for one in psutil.process_iter(["name", "ppid"]):
-                if one.info["name"] == "sshd" and one.info["ppid"] == self.server.pid:
-                    one.kill()
-                    found += 1
-
-    def written(self, *lines: str) -> None:
-        """Write the ssh config anew, with lines that hold before all others."""
-        rest = self.config.read_text().partition("Host board\n")
-        self.config.write_text("".join(f"{line}\n" for line in lines) + rest[1] + rest[2])
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="openssh-server is not installed")
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    place = tmp_path_factory.mktemp("board")
-    home = place / "home"
-    home.mkdir()
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", place / name], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shell = place / "shell"
-    shell.write_text(
-        f'#!/bin/sh\ncd {home}; export HOME={home} PATH={home}/bin:$PATH; exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
-    )
-    shell.chmod(0o755)
-    (place / "sshd").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
-        f"StrictModes no\nPidFile none\nSubsystem sftp {SFTP}\nForceCommand {shell}\n"
-    )
-    (place / "known").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
-    (place / "config").write_text(
-        f"Host board\n HostName 127.0.0.1\n Port {port}\n IdentityFile {place}/user\n IdentitiesOnly yes\n"
-        f" UserKnownHostsFile {place}/known\n GlobalKnownHostsFile none\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)  # where it parts from its rights, when root runs it
-    server = subprocess.Popen([SSHD, "-D", "-e", "-f", place / "sshd"], stderr=subprocess.DEVNULL)
-    try:
-        _wait(port)
-        yield Board(place, place / "config", psutil.Process(server.pid))
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait(port: int) -> None:
-    for _ in range(100):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise TimeoutError("sshd does not answer")
+    with serve(tmp_path_factory.mktemp("board")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -118,16 +44,8 @@ def board(served: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boa
     """The server, with a config of this test's own for the system's ssh, and a Python there that has the runtime."""
     config = tmp_path / "config"
     config.write_text(served.config.read_text())
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("ssh", "scp"):
-        (programs / name).write_text(f'#!/bin/sh\nexec /usr/bin/{name} -F {shlex.quote(str(config))} "$@"\n')
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    python = served.home / ".local/share/edgecv/venv/bin/python3"
-    python.parent.mkdir(parents=True, exist_ok=True)
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs(tmp_path / 'bin', config)}:{os.environ['PATH']}")
+    give_python(served)
     return Board(served.place, config, served.server)
 
 
@@ -235,6 +153,22 @@ def _until(true: Callable[[], object]) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError("it did not come about in 30 s")
+
+
+def test_two_machines_that_share_a_board_run_on_it_in_turn(board: Board) -> None:
+    """Each uses of it is a machine's own: a worker that another one started is waited for, not run beside."""
+    lock = board.home / ".cache/edgecv-device/lock"
+    with open_device(target()) as device:
+        ask(device, (TINY,), do="describe")
+        with lock.open("a") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            asking = threading.Thread(target=lambda: ask(device, (TINY,), do="describe"), daemon=True)
+            asking.start()
+            asking.join(timeout=2)
+            assert asking.is_alive()
+            assert device.facts().versions
+        asking.join(timeout=20)
+        assert not asking.is_alive()
 
 
 def test_a_model_that_hangs_there_is_said_to(board: Board) -> None:

@@ -24,7 +24,7 @@ OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
-# What it may take to connect, beyond the command itself; and to copy one file.
+# What it may take to connect; and to copy one file.
 GRACE_SECONDS, COPY_SECONDS = 30.0, 600.0
 LOST = 255  # ssh's exit code for its own failures; a command's own are below
 ATTEMPTS = 3
@@ -45,14 +45,16 @@ class Shell:
         self._lost: ReachError | None = None
         self._used = False
 
-    def run(self, command: str, *, timeout_seconds: float) -> Child:
+    def run(self, command: str, *, timeout_seconds: float, grace_seconds: float = GRACE_SECONDS) -> Child:
         """Run a command of the host's shell, with an input that ends when the connection does.
+
+        `grace_seconds`: what it may take beyond the time that it bounds itself: to connect, to wait for others.
 
         Raises:
             ReachError: the host can't be reached, or not any more.
         """
         argv = [*self._argv("ssh"), "--", self.host, command]
-        return _signalled(self._tried(lambda: _held(argv, timeout_seconds + GRACE_SECONDS)), timeout_seconds)
+        return _signalled(self._tried(lambda: _held(argv, timeout_seconds + grace_seconds)), timeout_seconds)
 
     def copy(self, *paths: str) -> None:
         """Copy from all paths but the last to the last; those of the host start with `there`.

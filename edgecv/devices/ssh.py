@@ -21,11 +21,13 @@ __all__ = ["PYTHON", "VENV", "Ssh"]
 
 # There, below the user's home: `objects` by their digests, which stay, and a folder for each use of the device.
 FOLDER = ".cache/edgecv-device"
+LOCK = "lock"  # in it: of the one worker that may run, and of the machines that share the board
 OBJECTS_DAYS, SESSION_DAYS = 30, 1
 # The environment that `edgecv setup-device` makes; the system's Python where there is none.
 VENV = ".local/share/edgecv/venv"
 PYTHON = f'P="$HOME/{VENV}/bin/python3"; [ -x "$P" ] || P=python3'
 FACTS_SECONDS = 60.0
+WAIT_SECONDS = 1800.0  # for another machine's worker there
 NO_COMMAND = 127  # a shell's exit code for a command that is not there
 
 
@@ -76,8 +78,8 @@ class Ssh:
             here, answer = (Path(folder) / name for name in names)
             here.write_text(json.dumps({**job, "answer": answer.name, "timeout_seconds": timeout_seconds}))
             self.shell.copy(str(here), self._own(here.name))
-            command = _watched(self._folder, f"{program} {here.name}")
-            child = self.shell.run(command, timeout_seconds=timeout_seconds)
+            command = _watched(self._folder, f"{program} {here.name}", alone=job["do"] != "facts")
+            child = self.shell.run(command, timeout_seconds=timeout_seconds, grace_seconds=WAIT_SECONDS)
             try:
                 self.pull(answer.name, answer)
                 return Ran(child, json.loads(answer.read_text()))
@@ -137,8 +139,13 @@ class Ssh:
         return Facts(host.facts_of(ran.answer["machine"]), versions)
 
 
-def _watched(folder: str, arguments: str) -> str:
-    """Write the shell command that runs the worker in a folder, and kills it where its own input ends before."""
+def _watched(folder: str, arguments: str, *, alone: bool) -> str:
+    """Write the shell command that runs the worker in a folder, and kills it where its own input ends before.
+
+    `alone`: it waits until no other worker runs there, whichever machine asked for that.
+    """
+    wait = f"exec 9>>../../{LOCK}; command -v flock >/dev/null && flock 9; " if alone else ""
     run = f'"$P" -B {arguments} </dev/null & worker=$!'
-    watch = "(cat >/dev/null; kill -9 $worker) <&3 >/dev/null 2>&1 & watch=$!"
-    return f"{PYTHON}; cd {folder} || exit; exec 3<&0; {run}; {watch}; wait $worker; code=$?; kill $watch; exit $code"
+    watch = "(cat >/dev/null; kill -9 $worker) <&3 >/dev/null 2>&1 9>&- & watch=$!"
+    ended = "wait $worker; code=$?; kill $watch; exit $code"
+    return f"{PYTHON}; cd {folder} || exit; exec 3<&0; {wait}{run}; {watch}; {ended}"
