@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecv import host
 from edgecv.artifact import Artifact
-from edgecv.devices import Device, ask
+from edgecv.devices import HERE, Device, ask
 from edgecv.photographs import OUTPUTS, tools
 from edgecv.stages import Stages
 from edgecv.store import Step
@@ -47,7 +47,7 @@ def answers(
 
     settings = device.target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
     step = Step("predict", settings, (*digests, stages.loaded.files[f"{split}_images.npy"]), measured_with(device))
-    done = stages.do(step, work, label=label)
+    done = stages.do(step, work, label=label, elsewhere=device.lock != HERE)
     return stages.array(done), done.value["executed_precision"]
 
 

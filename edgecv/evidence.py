@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgecv import compress, runtimes
 from edgecv.answers import answers, measured_with
 from edgecv.artifact import Artifact, artifact_of
-from edgecv.devices import Device
+from edgecv.devices import HERE, Device
 from edgecv.errors import DeviceError, MissingError
 from edgecv.measure import Measurement, Process, Subject, add, measure_round
 from edgecv.metadata import read_metadata
@@ -170,6 +170,7 @@ def _round(
             Step(f"round-{number + 1}", params, inputs, measured_with(device)),
             work,
             label=f"round {number + 1} on {device.target.name}",
+            elsewhere=device.lock != HERE,
         )
     except _Incomplete as incomplete:
         got: dict[str, Process | str] = incomplete.args[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,13 @@ from edgecv.listener import Listener
 from edgecv.recipe import Recipe
 from edgecv.store import Done, Step, Store
 
-__all__ = ["OUTPUTS", "Photographs", "tools"]
+__all__ = ["OUTPUTS", "Abandoned", "Photographs", "tools"]
 
 OUTPUTS = "probabilities.npy"
+
+
+class Abandoned(Exception):
+    """Ends a thread whose work nobody waits for any more."""
 
 
 class Photographs:
@@ -31,6 +37,7 @@ class Photographs:
     def __init__(self, recipe: Recipe, *, out: Path, store: Store, listener: Listener | None = None) -> None:
         self.recipe, self.out, self.store, self.listener = recipe, out, store, listener or Listener()
         self.keys: list[str] = []
+        self._here, self._abandoned = threading.RLock(), threading.Event()
 
     @functools.cached_property
     def index(self) -> data.Index:
@@ -99,13 +106,23 @@ class Photographs:
             self.listener.note(warning)
         return chosen
 
-    def do(self, step: Step, work: Callable[[Path], Any], *, label: str = "") -> Done:
-        """Do a step, or reuse it, and tell the listener."""
-        done = self.store.run(step, work)
+    def do(self, step: Step, work: Callable[[Path], Any], *, label: str = "", elsewhere: bool = False) -> Done:
+        """Do a step, or reuse it, and tell the listener.
+
+        `elsewhere`: another machine does the work, so that it goes on beside what is done here, one step at a time.
+        """
+        with contextlib.nullcontext() if elsewhere else self._here:
+            if self._abandoned.is_set():
+                raise Abandoned
+            done = self.store.run(step, work)
         if done.key not in self.keys:  # what a run asks for twice was not reused from an earlier one
             self.keys.append(done.key)
             self.listener.ended(label or step.name, done.seconds, reused=done.reused)
         return done
+
+    def abandon(self) -> None:
+        """Have every thread that asks for another step end."""
+        self._abandoned.set()
 
     def array(self, done: Done) -> NDArray[np.float32]:
         """Probabilities that a step left, float32 `(n, classes)`."""

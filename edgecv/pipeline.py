@@ -14,11 +14,11 @@ from edgecv.artifact import Artifact
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
 from edgecv.devices import Device, elsewhere, open_device
-from edgecv.errors import ConfigError
+from edgecv.errors import ConfigError, EnvError
 from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
-from edgecv.measure import Measurement
 from edgecv.nets.build import check_name
+from edgecv.queues import at_once
 from edgecv.recipe import Recipe, load_recipe, recipe_digest
 from edgecv.results import RecipeEntry, Results, Row, dump_results, read_measurements, read_results
 from edgecv.rows import Entry, make_rows
@@ -166,27 +166,45 @@ def _evidence(
 ) -> tuple[tuple[Row, ...], Raw, list[tuple[Device, Entry]]]:
     """Verify and, if `timed`, measure every variant on each device; return rows, raw measurements and the entries."""
     stages.calibration  # noqa: B018 (too few images are refused before the training, not after)
-    rows: list[Row] = []
-    raw: Raw = []
-    judged: list[tuple[Device, Entry]] = []
-    for device in devices:
-        target = device.target
-        entries = tuple(verified(stages, device, variant) for variant in _variants(stages, target))
+    variants = {device.target.name: _variants(stages, device.target) for device in devices}
+
+    def work(device: Device) -> tuple[Entry, ...]:
+        entries = tuple(verified(stages, device, variant) for variant in variants[device.target.name])
         sound = {entry.variant: entry for entry in entries if entry.artifact and not entry.problem}
-        measurements = measured(stages, sound, device) if sound and timed else {}
-        entries = tuple(dataclasses.replace(entry, measurement=measurements.get(entry.variant)) for entry in entries)
-        judged += [(device, entry) for entry in entries]
-        rows += _rows(stages, target, entries, baseline=measurements.get(BASELINE))
-        raw += [
-            {"variant": name, "target": target.name, "processes": [dataclasses.asdict(one) for one in found.processes]}
-            for name, found in measurements.items()
-        ]
-    return tuple(rows), raw, judged
+        found = measured(stages, sound, device) if sound and timed else {}
+        return tuple(dataclasses.replace(entry, measurement=found.get(entry.variant)) for entry in entries)
+
+    for device in devices:
+        _build(stages, device, variants[device.target.name])
+    entries = at_once(devices, work, abandon=stages.abandon)
+    judged = [(device, entry) for device, found in zip(devices, entries, strict=True) for entry in found]
+    rows = [_rows(stages, device.target, found) for device, found in zip(devices, entries, strict=True)]
+    raw: Raw = [
+        {
+            "variant": entry.variant,
+            "target": device.target.name,
+            "processes": [dataclasses.asdict(one) for one in entry.measurement.processes],
+        }
+        for device, entry in judged
+        if entry.measurement
+    ]
+    return tuple(row for found in rows for row in found), raw, judged
 
 
-def _rows(
-    stages: Stages, target: Target, entries: tuple[Entry, ...], *, baseline: Measurement | None = None
-) -> tuple[Row, ...]:
+def _build(stages: Stages, device: Device, variants: Sequence[str]) -> None:
+    """Build what a device is to run, where it is there: before other threads run, since TensorFlow wants the main one.
+
+    What is mended needs its device; what fails here fails again where it becomes a row.
+    """
+    with contextlib.suppress(EnvError):
+        device.facts()
+        for variant in variants:
+            if "repair" not in stages.recipe.variants[variant]:
+                stages.outputs(made(stages, device, variant).network.steps)
+
+
+def _rows(stages: Stages, target: Target, entries: tuple[Entry, ...]) -> tuple[Row, ...]:
+    baseline = next((entry.measurement for entry in entries if entry.variant == BASELINE), None)
     return make_rows(entries, model=stages.recipe.name, target=target, baseline=baseline)
 
 

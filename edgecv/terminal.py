@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -28,8 +29,8 @@ class Terminal(Listener):
             console=self._console,
             transient=True,
         )
-        self._task: TaskID | None = None
-        self._text = ""
+        self._tasks: dict[int, tuple[TaskID, str]] = {}  # the bar of each thread, and the first words of its text
+        self._lock = threading.Lock()
         self._begin = time.monotonic()
         self.reused = self.done = 0
 
@@ -51,27 +52,27 @@ class Terminal(Listener):
 
     def progress(self, done: int, total: int, text: str) -> None:
         """Move the bar; a new text's first words start a new one."""
-        kind = text.partition(":")[0]
-        if self._task is None or kind != self._text:
-            self._clear()
-            self._task, self._text = self._bar.add_task(text, total=total), kind
-        self._bar.update(self._task, completed=done, total=total, description=text)
+        kind, thread = text.partition(":")[0], threading.get_ident()
+        with self._lock:
+            if self._tasks.get(thread, (None, ""))[1] != kind:
+                self._clear()
+                self._tasks[thread] = self._bar.add_task(text, total=total), kind
+            self._bar.update(self._tasks[thread][0], completed=done, total=total, description=text)
 
     def ended(self, name: str, seconds: float, *, reused: bool) -> None:
         """Print a line for a step that was done; count one that was reused. Rounds of a bench share the bar instead."""
-        if reused:
-            self.reused += 1
-            return
-        self.done += 1
-        if not name.startswith("round"):
-            self._clear()
-            self._console.print(f"[green]done[/] {name} [dim]{seconds:.1f} s[/]")
+        with self._lock:
+            self.reused += reused
+            self.done += not reused
+            if not reused and not name.startswith("round"):
+                self._clear()
+                self._console.print(f"[green]done[/] {name} [dim]{seconds:.1f} s[/]")
 
     def note(self, text: str) -> None:
         """Print a warning or a licence."""
         self._console.print(f"[yellow]note[/] {text}", soft_wrap=True)
 
     def _clear(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
+        """Remove this thread's bar."""
+        if found := self._tasks.pop(threading.get_ident(), None):
+            self._bar.remove_task(found[0])

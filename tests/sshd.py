@@ -47,6 +47,11 @@ class Board:
                     one.kill()
                     found += 1
 
+    def end(self) -> None:
+        """Kill the server and its connections, as a board that loses its power does."""
+        for one in (self.server, *self.server.children()):
+            one.kill()
+
     def written(self, *lines: str) -> None:
         """Write the ssh config anew, with lines that hold before all others."""
         rest = self.config.read_text().partition("Host board\n")

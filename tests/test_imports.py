@@ -30,7 +30,7 @@ TIERS = (
     {"stages"},
     {"rows", "answers"},
     {"repair"},
-    {"evidence", "files", "causes"},
+    {"evidence", "files", "causes", "queues"},
     {"pipeline"},
     {"terminal", "printing"},
     {"cli"},

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from edgecv.recipe import Recipe
 from edgecv.results import Results, read_results
 from edgecv.store import Store
 from edgecv.target import Measure, Target
+from tests import sshd
 from tests.conftest import ROOT
 from tests.digits import write_digits
 
@@ -421,3 +423,33 @@ def test_a_scaling_that_the_weights_do_not_expect_is_noted(place):
     assert notes.texts == []
     stages._note_scaling((127.5, 127.5))
     assert "expect preprocess.mean = 127.5 and scale = 127.5, not 127 and 128" in notes.texts[0]
+
+
+@pytest.mark.skipif(not sshd.INSTALLED, reason="openssh-server is not installed")
+def test_a_board_and_this_machine_are_measured_in_one_run_and_one_that_is_lost_costs_only_its_own_rows(
+    place, digits, results, tmp_path, monkeypatch
+):
+    board = Target(name="board", runtime="litert", transport="ssh", measure=MEASURE)
+    cut = threading.Event()
+
+    class Cutting(pipeline.Listener):
+        def ended(self, name, seconds, *, reused):
+            if name == "round 1 on board":
+                served.end()
+                cut.set()
+
+    def ran(listener=None):
+        settings = {"data": digits, "out": place / "both", "store": place / "store", "listener": listener}
+        return pipeline.run(RECIPE, targets=[board, TARGETS[0]], **settings)
+
+    with sshd.serve(tmp_path) as served:
+        monkeypatch.setenv("PATH", f"{sshd.programs(tmp_path / 'bin', served.config)}:{os.environ['PATH']}")
+        sshd.give_python(served)
+        lost = ran(Cutting())
+    assert cut.is_set()
+    assert [(row.target, row.status.partition(":")[0]) for row in lost.rows] == [
+        *[("board", "not available")] * 4,
+        *[("here-litert", "pass")] * 4,
+    ]
+    assert [row.latency_ms.processes for row in lost.rows] == [1] * 4 + [2] * 4
+    assert {row.accuracy.n for row in lost.rows} == {results.rows[0].accuracy.n}

@@ -1,9 +1,21 @@
 """Machines that run the worker: how to open one, and how to ask it about a model."""
 
-from edgecv.devices.device import Device, Facts, Ran, ask
+from edgecv.devices.device import HERE, Device, Facts, Ran, ask
 from edgecv.devices.local import Local
 from edgecv.devices.opened import elsewhere, open_device, reachable
 from edgecv.devices.setup import setup_device
 from edgecv.devices.ssh import Ssh
 
-__all__ = ["Device", "Facts", "Local", "Ran", "Ssh", "ask", "elsewhere", "open_device", "reachable", "setup_device"]
+__all__ = [
+    "HERE",
+    "Device",
+    "Facts",
+    "Local",
+    "Ran",
+    "Ssh",
+    "ask",
+    "elsewhere",
+    "open_device",
+    "reachable",
+    "setup_device",
+]

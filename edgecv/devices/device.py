@@ -13,7 +13,9 @@ from edgecv.isolate import Child
 from edgecv.results import Timing
 from edgecv.target import Target
 
-__all__ = ["Device", "Facts", "Ran", "ask"]
+__all__ = ["HERE", "Device", "Facts", "Ran", "ask"]
+
+HERE = "device-local"  # the lock of whatever runs on this machine's processor
 
 
 @dataclass(frozen=True)

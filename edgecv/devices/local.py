@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import host, runtimes, worker
-from edgecv.devices.device import Facts, Ran
+from edgecv.devices.device import HERE, Facts, Ran
 from edgecv.isolate import run_child
 from edgecv.target import Target
 
@@ -20,7 +20,7 @@ __all__ = ["Local"]
 class Local:
     """Runs the worker here."""
 
-    lock = "device-local"
+    lock = HERE
 
     def __init__(self, target: Target) -> None:
         self.target = target
