@@ -125,8 +125,15 @@ def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Targ
         steps=tuple(StepEntry.model_validate(step, strict=False) for step in entry.network.history),
         emulated=emulated,
         timing=entry.timing,
-        status=_status(entry, target.limits),
+        status=_status(entry, _limits(target)),
     )
+
+
+def _limits(target: Target) -> TargetLimits:
+    """Give a target's limits; where none is set for memory, its chip's RAM is one."""
+    if target.chip is None or target.limits.max_memory_bytes is not None:
+        return target.limits
+    return target.limits.model_copy(update={"max_memory_bytes": target.chip.ram_bytes})
 
 
 def _artifact(entry: Entry) -> ArtifactEntry | None:

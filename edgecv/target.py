@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgecv.config import NAME, Config, read
 from edgecv.errors import ConfigError
 
-__all__ = ["Measure", "RuntimeName", "Target", "TargetLimits", "load_target"]
+__all__ = ["Chip", "Measure", "RuntimeName", "Target", "TargetLimits", "load_target"]
 
 RuntimeName = Literal["litert", "openvino", "onnxruntime"]
 
@@ -33,6 +33,19 @@ class Measure(Config):
     memory_bytes: int = Field(8_000_000_000, gt=0)
 
 
+class Chip(Config):
+    """Facts of a device, from its maker: `source` says where they stand.
+
+    `units`: what its processor computes fast, besides float32, such as "int8 dot product" or "float16". A target may
+    not ask for more threads than it has cores, nor a version take more memory than its RAM.
+    """
+
+    cores: int = Field(ge=1)
+    ram_bytes: int = Field(gt=0)
+    units: tuple[str, ...] = ()
+    source: str = Field(min_length=8)
+
+
 class Target(Config):
     """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back.
 
@@ -52,6 +65,13 @@ class Target(Config):
     granularity: Literal["channel", "tensor"] = "channel"
     limits: TargetLimits = TargetLimits()
     measure: Measure = Measure()
+    chip: Chip | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_chip(self) -> Target:
+        if self.chip and self.threads > self.chip.cores:
+            raise ValueError(f"threads = {self.threads}, and the chip has {self.chip.cores} cores")
+        return self
 
 
 def load_target(path: str | Path) -> Target:

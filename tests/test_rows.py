@@ -6,7 +6,7 @@ import pytest
 from edgecv.artifact import Artifact
 from edgecv.measure import Measurement, Process
 from edgecv.rows import Entry, latency, make_rows
-from edgecv.target import Target, TargetLimits
+from edgecv.target import Chip, Target, TargetLimits
 from edgecv.verify import verify
 
 
@@ -73,6 +73,12 @@ def test_percentiles_are_printed_only_with_enough_samples():
 )
 def test_limits_of_the_target_are_held(limits, status):
     assert row(entry(), **limits).status == status
+
+
+def test_a_version_that_takes_more_than_the_chips_ram_fails():
+    chip = Chip(cores=1, ram_bytes=49_999_999, source="its data sheet")
+    found = make_rows((entry(),), model="net", target=Target(name="here", runtime="litert", chip=chip), baseline=None)
+    assert found[0].status == "fail: peak memory 50,000,000 bytes (limit 49,999,999)"
 
 
 def test_too_few_samples_for_a_latency_limit_are_not_a_pass():

@@ -62,3 +62,11 @@ def test_a_target_that_can_not_be_measured_is_refused(tmp_path: Path, line: str,
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, LEAST + line)
     assert caught.value.what.endswith(f"wrong value for {key}")
+
+
+def test_more_threads_than_the_chip_has_cores_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "board.toml"
+    chip = '[chip]\ncores = 4\nram_bytes = 1000\nsource = "its data sheet"\n'
+    file.write_text(f'name = "board"\nruntime = "litert"\nthreads = 5\n{chip}')
+    with pytest.raises(ConfigError, match="threads = 5, and the chip has 4 cores"):
+        load_target(file)
