@@ -7,7 +7,7 @@ BIN := .venv/bin
 TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast-demo test check bench bench-compression readme clean emulator $(TARGETS)
+.PHONY: help setup demo fast-demo test check bench bench-compression readme clean all-targets emulator $(TARGETS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
@@ -33,6 +33,9 @@ fast-demo: setup ## the same network as fast as it gets: channels removed, disti
 $(TARGETS): setup ## build, verify and measure MODEL on a device
 	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ $(RUN_ARGS)
 
+all-targets: setup ## build, verify and measure MODEL on every device that can be reached now, in one table
+	$(BIN)/edgecv run $(MODEL) --all-targets --out runs/$(notdir $(basename $(MODEL)))-all-targets $(RUN_ARGS)
+
 emulator: setup ## set up the emulated ARM processors, 64 and 32 bits, without root
 	$(BIN)/edgecv setup-device arm64-emulated
 	$(BIN)/edgecv setup-device armv7-emulated
@@ -52,7 +55,7 @@ bench: setup ## measure what the README claims, and write benchmarks/results/
 bench-compression: setup ## measure what the compression steps buy, for an hour or more; GROUPS=... for some of it
 	$(BIN)/python -m benchmarks.compression $(GROUPS)
 
-readme: setup ## write the tables of README.md and docs/compression.md from benchmarks/results/
+readme: setup ## write the tables of README.md and docs/ from benchmarks/results/
 	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove .venv and runs/

@@ -58,6 +58,7 @@ class _State:
 def run(
     recipe: RecipeArg,
     target: TargetOpt = None,
+    all_targets: Annotated[bool, typer.Option("--all-targets", help="every target that can be reached now")] = False,
     data: DataOpt = None,
     out: OutOpt = None,
     quick: QuickOpt = False,
@@ -66,7 +67,8 @@ def run(
     """Build, verify and measure every variant of a recipe on each target, and write the report."""
     from edgecv.pipeline import execute
 
-    with _prepared(recipe, target, data=data, out=out) as (stages, targets):
+    names = [*(target or ()), *(_within_reach() if all_targets else ())]
+    with _prepared(recipe, names, data=data, out=out) as (stages, targets):
         results = execute(stages, targets, quick=quick, command=shlex.join(["edgecv", *sys.argv[1:]]))
     show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
     for warning in results.host["warnings"]:
@@ -213,17 +215,10 @@ def models(json_: JsonOpt = False) -> None:
 @app.command()
 def targets(json_: JsonOpt = False) -> None:
     """List the targets, and whether each can be reached now."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from edgecv.devices import reachable
-    from edgecv.target import load_target
-
-    found = [load_target(path) for path in _listing("targets")]
-    with ThreadPoolExecutor(len(found) or 1) as pool:
-        rows = [
-            {"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status}
-            for one, status in zip(found, pool.map(reachable, found), strict=True)
-        ]
+    rows = [
+        {"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status}
+        for one, status in _reached()
+    ]
     columns(rows, as_json=json_)
 
 
@@ -312,6 +307,27 @@ def _source(recipe: str | None, photographs: str | None) -> Any:
         return photographs
     spec = load_recipe(locate(recipe, "models")).data
     return spec.model_copy(update={"source": photographs}) if photographs else spec
+
+
+def _reached() -> list[tuple[Target, str]]:
+    """Reach every target's device, all at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from edgecv.devices import reachable
+    from edgecv.target import load_target
+
+    found = [load_target(path) for path in _listing("targets")]
+    with ThreadPoolExecutor(len(found) or 1) as pool:
+        return list(zip(found, pool.map(reachable, found), strict=True))
+
+
+def _within_reach() -> list[str]:
+    """Name the targets that can be reached now, and tell of the others."""
+    reached = _reached()
+    for one, status in reached:
+        if not status.startswith("ready"):
+            tell(f"{one.name}: {status}")
+    return [one.name for one, status in reached if status.startswith("ready")]
 
 
 def _listing(folder: str) -> list[Path]:
