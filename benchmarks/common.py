@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgecv import host
 from edgecv.config import VERSION
+from edgecv.listener import Listener
 from edgecv.results import Results, Row
 from edgecv.stats import Comparison
+from edgecv.store import write_atomically
+from edgecv.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -33,6 +38,9 @@ class Figure:
             return None
         sign, limit = self.asked.split()
         return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
+
+
+Group = Callable[[Listener], Iterable[Figure]]
 
 
 def printed(figures: Iterable[Figure]) -> Iterator[Figure]:
@@ -64,3 +72,28 @@ def interval(ci95: tuple[float, float] | None) -> str:
 def worded(compared: Comparison) -> str:
     """Word a comparison: whether the file is faster or slower, and the interval."""
     return f"{compared.answer.partition(':')[0]}, {interval(compared.ci95)}"
+
+
+def record(name: str, figures: Sequence[Figure], *, path: Path, order: Sequence[str]) -> None:
+    """Replace a group's figures in a results file, and leave the others'."""
+    known: dict[str, Any] = json.loads(path.read_text())["groups"] if path.is_file() else {}
+    known[name] = recorded(figures)
+    groups = {key: known[key] for key in order if key in known}
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, (json.dumps({"groups": groups}, indent=1) + "\n").encode())
+
+
+def run_groups(groups: Mapping[str, tuple[Group, bool]], names: Sequence[str], *, path: Path) -> None:
+    """Measure the groups named, or all; print each figure beside what was asked, and record each group that ends.
+
+    With each group: whether it needs the evaluation data.
+    """
+    if unknown := set(names) - set(groups):
+        sys.exit(f"no group {', '.join(sorted(unknown))}: choose among {', '.join(groups)}")
+    listener = Terminal()
+    for name in names or groups:
+        group, needs_data = groups[name]
+        if needs_data and not SHARED.is_dir():
+            print(f"left out: {name} needs the evaluation data in ../shared/data")
+            continue
+        record(name, list(printed(group(listener))), path=path, order=list(groups))

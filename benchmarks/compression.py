@@ -7,23 +7,19 @@ killed group goes on.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.common import RESULTS, ROOT, SHARED, Figure, interval, printed, recorded, row_of
+from benchmarks.common import RESULTS, ROOT, SHARED, Figure, Group, interval, row_of, run_groups
 from benchmarks.peers import NETS, OUT, peers
 from benchmarks.pruning import sparse, width
 from benchmarks.rounding import rounding
 from edgecv import pipeline
 from edgecv.listener import Listener
 from edgecv.results import Results, Row, dump_results
-from edgecv.store import write_atomically
-from edgecv.terminal import Terminal
 
 RESULT = RESULTS / "compression.json"
 FAST = "efficientnet_lite0_fast"
@@ -31,8 +27,6 @@ LITERT, OPENVINO = pipeline.DEFAULT_TARGETS
 RUNTIMES = {LITERT: "LiteRT", OPENVINO: "OpenVINO"}
 # Points that the best variant may lose, of those that could be asked of the user.
 MAX_DROP_PP = 1.0
-
-Group = Callable[[Listener], Iterator[Figure]]
 
 
 def fast(listener: Listener) -> Iterator[Figure]:
@@ -133,28 +127,6 @@ GROUPS: dict[str, tuple[Group, bool]] = {
 }
 
 
-def record(name: str, figures: list[Figure], *, path: Path = RESULT) -> None:
-    """Replace a group's figures in the results file, and leave the others'."""
-    known: dict[str, Any] = json.loads(path.read_text())["groups"] if path.is_file() else {}
-    known[name] = recorded(figures)
-    groups = {key: known[key] for key in GROUPS if key in known}
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, (json.dumps({"groups": groups}, indent=1) + "\n").encode())
-
-
-def main(names: list[str]) -> None:
-    """Measure the groups named, or all; print each figure beside what was asked, and record each group that ends."""
-    if unknown := set(names) - set(GROUPS):
-        sys.exit(f"no group {', '.join(sorted(unknown))}: choose among {', '.join(GROUPS)}")
-    os.environ["CI"] = "true"  # NNCF would send usage data, unless it thinks that it runs in CI
-    listener = Terminal()
-    for name in names or GROUPS:
-        group, needs_data = GROUPS[name]
-        if needs_data and not SHARED.is_dir():
-            print(f"left out: {name} needs the evaluation data in ../shared/data")
-            continue
-        record(name, list(printed(group(listener))))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    os.environ["CI"] = "true"  # NNCF would send usage data, unless it thinks that it runs in CI
+    run_groups(GROUPS, sys.argv[1:], path=RESULT)

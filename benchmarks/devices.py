@@ -1,26 +1,36 @@
-"""Measure what the devices are held to, and keep it in results/devices.json: `python -m benchmarks.devices`."""
+"""Measure what devices are held to, and keep it in results/devices.json: `python -m benchmarks.devices [GROUP...]`.
+
+The groups: arm64, cuts.
+"""
 
 from __future__ import annotations
 
-import json
+import os
+import random
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import RESULTS, ROOT, Figure, printed, recorded
+from benchmarks.common import RESULTS, ROOT, Figure, Group, run_groups
 from edgecv import pipeline
 from edgecv.answers import answers
 from edgecv.devices import Device, Local, ask, open_device
 from edgecv.listener import Listener
-from edgecv.store import write_atomically
-from edgecv.target import Target, load_target
-from edgecv.terminal import Terminal
+from edgecv.measure import Measurement, Subject, measure
+from edgecv.target import Measure, Target, load_target
+from tests import sshd
 
 RESULT = RESULTS / "devices.json"
 HERE = Target(name="linux-litert", runtime="litert")
 RECIPE, VARIANTS = "efficientnet_lite0", ("int8", "fast")
+BOARD = Target(name="board", runtime="litert", transport="ssh", measure=Measure(seconds=0.5, warmup_seconds=0.1))
+FILES = tuple(ROOT / "tests" / "data" / name for name in ("tiny.tflite", "tiny-int8.tflite"))
+CUTS, ROUNDS, SEED = 10, 3, 0
 
 
 def arm64(listener: Listener) -> Iterator[Figure]:
@@ -48,11 +58,33 @@ def steps(probabilities: NDArray[np.float32], files: tuple[Path, ...]) -> NDArra
     return np.rint(logits - logits[:, :1]).astype(np.int64)
 
 
-def main() -> None:
-    """Measure, print each figure beside what was asked, and write them."""
-    figures = list(printed(arm64(Terminal())))
-    write_atomically(RESULT, (json.dumps(recorded(figures), indent=1) + "\n").encode())
+def cuts(listener: Listener) -> Iterator[Figure]:
+    """Cut an ssh connection in the middle of a measurement, by killing the server's end of it."""
+    moments, whole = random.Random(SEED), 0
+    with tempfile.TemporaryDirectory() as folder, sshd.serve(Path(folder)) as board:
+        os.environ["PATH"] = f"{sshd.programs(Path(folder) / 'bin', board.config)}:{os.environ['PATH']}"
+        sshd.give_python(board)
+        for number in range(CUTS):
+            listener.progress(number, CUTS, "cutting connections")
+            found = cut(board, after_seconds=moments.uniform(1.0, 5.0))
+            whole += all(one.problem is None and len(one.processes) == ROUNDS for one in found.values())
+    how = f"of {CUTS} measurements of {len(FILES)} files in {ROUNDS} rounds each, over the loopback"
+    yield Figure("measurements whose ssh connection was cut, and that lost nothing", whole, f">= {CUTS}", how)
+
+
+def cut(board: sshd.Board, *, after_seconds: float) -> dict[str, Measurement]:
+    """Measure, with the connection cut after some seconds."""
+    cutting = threading.Timer(after_seconds, board.cut)
+    with open_device(BOARD) as device:
+        device.facts()
+        cutting.start()
+        found = measure({file.name: Subject((file,), device) for file in FILES}, rounds=ROUNDS)
+    cutting.join()
+    return found
+
+
+GROUPS: dict[str, tuple[Group, bool]] = {"arm64": (arm64, False), "cuts": (cuts, False)}
 
 
 if __name__ == "__main__":
-    main()
+    run_groups(GROUPS, sys.argv[1:], path=RESULT)

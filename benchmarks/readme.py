@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/compression.md from benchmarks/results: `python -m benchmarks.readme`."""
+"""Write the tables of README.md and docs/ from benchmarks/results: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from edgecv.results import read_results
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-WRITTEN = (ROOT / "README.md", ROOT / "docs" / "compression.md")
+WRITTEN = (ROOT / "README.md", ROOT / "docs" / "compression.md", ROOT / "docs" / "devices.md")
 
 
 def rendered(text: str) -> str:
     """Return the text of a document with what stands between its markers written anew."""
-    for name, content in (("table", _table), ("figures", _figures), ("fast", _fast), ("compression", _compression)):
+    for name, content in (("table", _table), ("figures", _figures), ("fast", _fast)):
         if f"<!-- {name}: " in text:
             text = _between(text, name, content())
+    for name in ("compression", "devices"):
+        if f"<!-- {name}: " in text:
+            text = _between(text, name, _groups(name))
     return text
 
 
@@ -41,15 +44,15 @@ def _figures() -> str:
 def _fast() -> str:
     path = RESULTS / "fast.json"
     if not path.is_file():
-        return _unmeasured("fast")
+        return _unmeasured("compression", "fast")
     results = read_results(path)
     return f"{render_markdown(results)}\n{_machine(results.host)}\n"
 
 
-def _compression() -> str:
-    path = RESULTS / "compression.json"
+def _groups(benchmark: str) -> str:
+    path = RESULTS / f"{benchmark}.json"
     if not path.is_file():
-        return _unmeasured("")
+        return _unmeasured(benchmark)
     lines: list[str] = []
     for name, group in json.loads(path.read_text())["groups"].items():
         lines += [
@@ -68,8 +71,8 @@ def _line(one: dict[str, Any]) -> str:
     return f"| {one['name']} | {one['value']:.4g} | {one['asked'] or '-'} | {word} | {one['how']} |"
 
 
-def _unmeasured(group: str) -> str:
-    return f"Not measured yet: `{' '.join(('python -m benchmarks.compression', group)).strip()}` fills this in.\n"
+def _unmeasured(benchmark: str, *groups: str) -> str:
+    return f"Not measured yet: `{' '.join((f'python -m benchmarks.{benchmark}', *groups))}` fills this in.\n"
 
 
 def _machine(facts: dict[str, object]) -> str:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.common import Figure
-from benchmarks.compression import best, record
+from benchmarks.common import Figure, record
+from benchmarks.compression import best
 from benchmarks.pruning import EPOCHS, RECOVERY, changed, narrow_recipe, wide_recipe
 from tests.sample_results import sample
 
@@ -21,7 +21,7 @@ def test_a_figure_is_reached_on_the_right_side_of_what_was_asked(value, asked, r
 def test_a_group_replaces_its_own_figures_and_leaves_the_others(tmp_path):
     path = tmp_path / "compression.json"
     for name, value in (("sparse", 1.0), ("fast", 2.0), ("sparse", 3.0)):
-        record(name, [Figure("figure", value, "", "how")], path=path)
+        record(name, [Figure("figure", value, "", "how")], path=path, order=["fast", "sparse"])
     groups = json.loads(path.read_text())["groups"]
     assert {name: group["figures"][0]["value"] for name, group in groups.items()} == {"fast": 2.0, "sparse": 3.0}
     assert list(groups) == ["fast", "sparse"]
