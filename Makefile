@@ -7,7 +7,7 @@ BIN := .venv/bin
 TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast-demo test check bench bench-compression readme clean all-targets emulator $(TARGETS)
+.PHONY: help setup demo fast-demo test check bench bench-compression readme clean all-targets emulator browser-setup $(TARGETS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
@@ -39,6 +39,9 @@ all-targets: setup ## build, verify and measure MODEL on every device that can b
 emulator: setup ## set up the emulated ARM processors, 64 and 32 bits, without root
 	$(BIN)/edgecv setup-device arm64-emulated
 	$(BIN)/edgecv setup-device armv7-emulated
+
+browser-setup: setup ## fetch LiteRT.js by npm, for the target browser
+	$(BIN)/edgecv setup-device browser
 
 test: setup ## run all tests
 	$(BIN)/python -m pytest

@@ -54,4 +54,5 @@ def answers(
 def measured_with(device: Device) -> dict[str, str]:
     """What a measurement or an accuracy holds for: these versions, on a machine like the device."""
     facts = device.facts()
-    return {**facts.versions, **tools(code=("worker",)), "machine": host.fingerprint(facts.machine)}
+    own = {"device": facts.code} if facts.code else {}
+    return {**facts.versions, **tools(code=("worker",)), **own, "machine": host.fingerprint(facts.machine)}

@@ -223,8 +223,8 @@ def targets(json_: JsonOpt = False) -> None:
 
 
 @app.command("setup-device")
-def setup_device(target: Annotated[str, typer.Argument(help="a target that is reached over ssh")]) -> None:
-    """Install on a board what runs models there: Python packages, in an environment of edgecv's own."""
+def setup_device(target: Annotated[str, typer.Argument(help="a board, an emulated processor or a browser")]) -> None:
+    """Install what runs models on a device: packages on a board; here, an emulated processor or LiteRT.js."""
     from edgecv.config import locate
     from edgecv.devices import setup_device
     from edgecv.target import load_target

@@ -50,15 +50,16 @@ class Target(Config):
     """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back.
 
     `transport`: how the device is reached: "local", this machine; "ssh", the board `host`, which is an entry of
-    ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`.
+    ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`;
+    "browser", a page in Chromium on this machine.
     `granularity`: what its int8 kernels are fast with, a scale for each channel of a kernel or one for the kernel.
     """
 
     name: str = Field(pattern=NAME)
     summary: str = ""
     runtime: RuntimeName
-    accelerator: Literal["cpu"] = "cpu"
-    transport: Literal["local", "ssh", "emulated"] = "local"
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    transport: Literal["local", "ssh", "emulated", "browser"] = "local"
     host: str = ""
     threads: int = Field(1, ge=1, le=256)
     precision: Literal["float32", "default"] = "float32"

@@ -22,12 +22,14 @@ HERE = "device-local"  # the lock of whatever runs on this machine's processor
 class Facts:
     """What a device is: `machine` as `host.facts` has it, and the `versions` of what runs models there.
 
-    `timing`: what its latencies are.
+    `timing`: what its latencies are. `code`: digest of edgecv's code that runs models there, where that is not the
+    worker alone.
     """
 
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     timing: Timing = "measured"
+    code: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from edgecv.devices.browser import Browser
 from edgecv.devices.device import Device
 from edgecv.devices.emulated import Emulated
 from edgecv.devices.local import Local
@@ -15,7 +16,12 @@ from edgecv.target import Target
 
 __all__ = ["elsewhere", "open_device", "reachable"]
 
-TRANSPORTS: dict[str, Callable[[Target], Device]] = {"local": Local, "ssh": Ssh, "emulated": Emulated}
+TRANSPORTS: dict[str, Callable[[Target], Device]] = {
+    "local": Local,
+    "ssh": Ssh,
+    "emulated": Emulated,
+    "browser": Browser,
+}
 
 
 @contextlib.contextmanager

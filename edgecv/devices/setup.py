@@ -1,13 +1,15 @@
-"""Install what a device's worker needs: on a board, a Python environment of its own; here, an emulated processor."""
+"""Install what a device needs: on a board, a Python environment; here, an emulated processor, or LiteRT.js."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edgecv import runtimes
+from edgecv.devices.browser import Browser
 from edgecv.devices.device import Device, Facts
 from edgecv.devices.emulated import Emulated
 from edgecv.devices.emulator import install_emulator
+from edgecv.devices.litert_js import install_litert_js
 from edgecv.devices.ssh import VENV, Ssh
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.target import Target
@@ -15,6 +17,7 @@ from edgecv.target import Target
 __all__ = ["setup_device"]
 
 INSTALL_SECONDS = 1800.0
+OPENED: dict[str, Callable[[Target], Ssh | Emulated | Browser]] = {"ssh": Ssh, "emulated": Emulated, "browser": Browser}
 # For which there are no wheels of LiteRT; its predecessor's need numpy 1.
 OLD_ARCHS, OLD_PACKAGES = ("armv7l", "armv6l"), ("tflite-runtime==2.14.0", "numpy<2")
 
@@ -30,12 +33,13 @@ def setup_device(target: Target) -> Iterator[str]:
     """
     if target.transport == "local":
         fix = runtimes.RUNTIMES[target.runtime].install
-        raise ConfigError(f"{target.name} is this machine", expected="a target over ssh, or an emulated one", fix=fix)
-    device: Ssh | Emulated = Ssh(target) if target.transport == "ssh" else Emulated(target)
+        expected = "a target over ssh, an emulated one, or a browser"
+        raise ConfigError(f"{target.name} is this machine", expected=expected, fix=fix)
+    device = OPENED[target.transport](target)
     try:
         facts = _facts(device)
         if facts is None:
-            yield from _installed(device) if isinstance(device, Ssh) else install_emulator(device.emulator)
+            yield from _missing(device)
             facts = device.facts()
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
         yield f"{target.name} is ready: {facts.machine['cpu']}, Python {facts.machine['python']}, {versions}"
@@ -48,6 +52,12 @@ def _facts(device: Device) -> Facts | None:
         return device.facts()
     except MissingError:
         return None
+
+
+def _missing(device: Ssh | Emulated | Browser) -> Iterator[str]:
+    if isinstance(device, Browser):
+        return install_litert_js()
+    return _installed(device) if isinstance(device, Ssh) else install_emulator(device.emulator)
 
 
 def _installed(device: Ssh) -> Iterator[str]:
