@@ -60,6 +60,7 @@ _RUNTIMES = (
 )
 # Latencies of machines that differ in one of these say nothing about each other.
 _COMPARED = ("cpu", "arch", "cores_physical", "cores_logical", "cores_usable", "flags", "governor", "virtualization")
+_ACCELERATED = ("accelerator", "accelerator_driver")  # where a model runs on a GPU or an NPU
 _BUSY_SHARE = 0.25
 _FREE_LIMIT_BYTES = 1_000_000_000
 
@@ -154,12 +155,14 @@ def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     >>> same_machine({"cpu": "Cortex-A76", "arch": "aarch64"}, {"cpu": "Cortex-A72", "arch": "aarch64"})
     ['cpu: Cortex-A76 and Cortex-A72']
     """
-    return [f"{key}: {_show(a.get(key))} and {_show(b.get(key))}" for key in _COMPARED if a.get(key) != b.get(key)]
+    keys = (*_COMPARED, *_ACCELERATED)
+    return [f"{key}: {_show(a.get(key))} and {_show(b.get(key))}" for key in keys if a.get(key) != b.get(key)]
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Digest what makes latencies comparable, 16 hexadecimal digits: `same_machine` is empty where it is equal."""
-    return hashlib.sha256(json.dumps([facts[key] for key in _COMPARED]).encode()).hexdigest()[:16]
+    values = [facts[key] for key in _COMPARED] + [facts[key] for key in _ACCELERATED if key in facts]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def warnings() -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from edgecv.config import NAME, Config, read
 from edgecv.errors import ConfigError
@@ -13,6 +14,8 @@ from edgecv.errors import ConfigError
 __all__ = ["Chip", "Measure", "RuntimeName", "Target", "TargetLimits", "load_target"]
 
 RuntimeName = Literal["litert", "openvino", "onnxruntime"]
+# Which runtimes run on more than a CPU.
+ACCELERATORS = {"gpu": ("litert", "openvino"), "npu": ("openvino",)}
 
 
 class TargetLimits(Config):
@@ -47,8 +50,10 @@ class Chip(Config):
 
 
 class Target(Config):
-    """One target file. `precision`: what the runtime is asked to run float layers in; what it did is read back.
+    """One target file.
 
+    `accelerator`: what all of a model runs on; nothing falls back to the CPU. `precision`: what the runtime is asked to
+    run float layers in; what it did is read back.
     `transport`: how the device is reached: "local", this machine; "ssh", the board `host`, which is an entry of
     ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`;
     "browser", a page in Chromium on this machine.
@@ -58,7 +63,7 @@ class Target(Config):
     name: str = Field(pattern=NAME)
     summary: str = ""
     runtime: RuntimeName
-    accelerator: Literal["cpu", "gpu"] = "cpu"
+    accelerator: Literal["cpu", "gpu", "npu"] = "cpu"
     transport: Literal["local", "ssh", "emulated", "browser"] = "local"
     host: str = ""
     threads: int = Field(1, ge=1, le=256)
@@ -73,6 +78,14 @@ class Target(Config):
         if self.chip and self.threads > self.chip.cores:
             raise ValueError(f"threads = {self.threads}, and the chip has {self.chip.cores} cores")
         return self
+
+    @field_validator("accelerator")
+    @classmethod
+    def _one_that_the_runtime_has(cls, value: str, info: ValidationInfo) -> str:
+        runtimes = ACCELERATORS.get(value)
+        if runtimes and "runtime" in info.data and info.data["runtime"] not in runtimes:
+            raise ValueError(f"cpu, or runtime {' or '.join(runtimes)}")
+        return value
 
 
 def load_target(path: str | Path) -> Target:

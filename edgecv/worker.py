@@ -3,7 +3,8 @@
 The same file is the local child process and what is copied to a board. The job is JSON:
 
     {"files": [["model.tflite", "<sha256>"], ...],   the first is opened; all are hashed before a runtime sees them
-     "runtime": "litert" | "openvino" | "onnxruntime", "accelerator": "cpu", "threads": 1,
+     "runtime": "litert" | "openvino" | "onnxruntime", "accelerator": "cpu" | "gpu" | "npu", "threads": 1,
+     "adapter": "NAME",                               the GPU that "facts" named; another one is refused
      "precision": "float32" | "default",              what float layers are asked to run in
      "do": "describe" | "predict" | "bench" | "graph" | "trace" | "facts",
      "images": "images.npy",                          uint8 (n, height, width, 3); null: seeded noise
@@ -18,7 +19,9 @@ The answer is JSON too: what the model takes and gives, the precision that reall
 until ready), `first_ms` and `latencies_ms`. A latency is from pixels in this process's memory to the outputs in it.
 For "graph", `operators`: each one's kind, name, output's id and shape, the ids it reads, and the range that rounding
 gives its output. For both "graph" and "trace" LiteRT runs its built-in kernels, since XNNPACK hides what is inside.
-For "facts", which takes no files: `machine`, what the kernel tells of it, and `versions` of what runs models.
+For "facts", which takes no files: `machine`, what the kernel tells of it, `versions` of what runs models, and
+`adapters`, the GPUs or NPUs that the runtime has there, the one that it takes first.
+Nothing falls back to the CPU: a model of which a GPU does not run each operator is refused, `on_cpu` says which.
 Exit code 0: answered. 3: refused, with the reason in the answer.
 """
 
@@ -31,9 +34,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import signal
+import struct
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,10 +55,19 @@ FACTS = {
     "board": "/proc/device-tree/model",
     "governor": "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
 }
+# VkPhysicalDeviceType, in the order in which WebGPU takes them: discrete, integrated, virtual, other, a CPU.
+VULKAN_KINDS = (2, 1, 3, 0, 4)
+VULKAN_CPU, VULKAN_1_1 = 4, 1 << 22 | 1 << 12
+# VkStructureType of VkPhysicalDeviceProperties2 and VkPhysicalDeviceDriverProperties.
+VULKAN_PROPERTIES, VULKAN_DRIVER = 1000059001, 1000196000
 
 
 class Refused(Exception):
     """Carries the reason why a job can't be done; it becomes the answer."""
+
+
+class OnCPU(Refused):
+    """Carries which operators a GPU leaves to the CPU."""
 
 
 class LiteRT:
@@ -126,6 +142,75 @@ class LiteRT:
         return activation if activation == weight or weight != "int8" else "int8-dynamic"
 
 
+class LiteRTGPU:
+    """Runs a .tflite file by LiteRT's WebGPU accelerator, every operator on the GPU."""
+
+    def __init__(self, path: str, job: dict[str, Any]) -> None:
+        from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
+
+        self._path, self._job = path, job
+        gpu = GpuOptions(enforce_f32=job["precision"] == "float32")
+        options = Options(hardware_accelerators=HardwareAccelerator.GPU, gpu_options=gpu)
+        log: list[str] = []
+        try:
+            with native_log(log):
+                self.model = CompiledModel.from_file(path, options=options)
+        except RuntimeError as error:
+            raise self._refusal(log[0], str(error)) from error
+        if not self.model.is_fully_accelerated():
+            raise OnCPU("some operators run on the CPU")
+        self._check_adapter(log[0])
+        key = next(iter(self.model.get_signature_list()))
+        names = self.model.get_signature_by_index(0)
+        details = self.model.get_input_tensor_details(key), self.model.get_output_tensor_details(key)
+        self.inputs = [self._spec(details[0][name]) for name in names["inputs"]]
+        self.outputs = [self._spec(details[1][name]) for name in names["outputs"]]
+        self._reads = self.model.create_input_buffers(0)
+        self._writes = self.model.create_output_buffers(0)
+
+    @staticmethod
+    def _spec(detail: dict[str, Any]) -> dict[str, Any]:
+        spec = {"name": detail["name"], "shape": [int(n) for n in detail["shape"]], "dtype": detail["dtype"]}
+        return {**spec, "scale": 0.0, "zero_point": 0}
+
+    @staticmethod
+    def _refusal(log: str, error: str) -> Refused:
+        """Word what LiteRT wrote: the operators that the GPU lacks, "MATRIX_DIAG: Operation is not supported."."""
+        count = re.search(r"(\d+) operations will run on the CPU", log)
+        if not count:
+            warned = re.findall(r"^(?:ERROR|WARNING): (?:\[[^]]*\] )?(?!Logging before)(.+)", log, re.MULTILINE)
+            return Refused(": ".join([error.splitlines()[-1].strip("└ "), *warned[-1:]]))
+        told = log.partition("not supported by GPU delegate:\n")[2].partition(count[0])[0]
+        names = sorted(set(re.findall(r"^([A-Z][A-Z0-9_]+): ", told, re.MULTILINE)))
+        return OnCPU(f"{count[1]} operators run on the CPU: {', '.join(names) or 'unnamed'}")
+
+    def _check_adapter(self, log: str) -> None:
+        found = re.search(r"Selected adapter: (.*?), arch=", log)
+        if found and self._job.get("adapter") not in (None, found[1]):
+            raise Refused(f"LiteRT took the GPU {found[1]}, not {self._job['adapter']}")
+
+    def invoke(self, arrays: list[Any]) -> list[Any]:
+        """Run one inference: arrays in, arrays out. Reading an output waits for the GPU."""
+        for buffer, array in zip(self._reads, arrays):
+            buffer.write(array)
+        self.model.run_by_index(0, self._reads, self._writes)
+        found = []
+        for buffer, spec in zip(self._writes, self.outputs):
+            values = buffer.read(int(np.prod(spec["shape"])), np.dtype(spec["dtype"]))
+            found.append(values.reshape(spec["shape"]))
+        return found
+
+    def executed(self) -> list[str]:
+        """Precision of each compute layer: float32 where it was asked for, else what is not told.
+
+        Of a layer that the file has in integers the GPU computes in float32 too, and rounds the result as they would.
+        """
+        if self._job["precision"] != "float32":
+            return []
+        kinds = LiteRT(self._path, {**self._job, "do": "graph"}).executed()
+        return [f"float32 rounded to {kind}" if kind in ("int8", "int16") else "float32" for kind in kinds]
+
+
 class OpenVINO:
     """Runs OpenVINO IR, .tflite or .onnx by OpenVINO."""
 
@@ -141,18 +226,28 @@ class OpenVINO:
         self._operators = model.get_ordered_ops()
         if job.get("tensors"):
             model.add_outputs([self._operators[index].output(0) for index in job["tensors"]])
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": job["threads"],
-        }
+        self._device = job["accelerator"].upper()
+        settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        if self._device == "CPU":
+            settings["INFERENCE_NUM_THREADS"] = job["threads"]
         if job["precision"] == "float32":
             settings["INFERENCE_PRECISION_HINT"] = "f32"
-        self.compiled = core.compile_model(model, job["accelerator"].upper(), settings)
+        self.compiled = core.compile_model(model, self._device, settings)
+        self._check_device(job["precision"])
         self.request = self.compiled.create_infer_request()
         self.inputs = [self._spec(port) for port in self.compiled.inputs]
         self.outputs = [self._spec(port) for port in self.compiled.outputs]
         self._input_views = [self.request.get_input_tensor(i).data for i in range(len(self.inputs))]
+
+    def _check_device(self, precision: str) -> None:
+        """Read back what runs it, and in what: another device or precision than was asked for is refused."""
+        devices = self.compiled.get_property("EXECUTION_DEVICES")
+        if any(name.partition(".")[0] != self._device for name in devices):
+            raise Refused(f"runs on {', '.join(devices)}, not on {self._device} alone")
+        if precision == "float32":
+            hint = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_dtype().name
+            if hint != "float32":
+                raise Refused(f"float layers run in {hint}, not in float32")
 
     @staticmethod
     def _spec(port: Any) -> dict[str, Any]:
@@ -170,14 +265,16 @@ class OpenVINO:
     def executed(self) -> list[str]:
         """Precision of each compute layer: that of the kernel which the compiled graph reports, "brgconv_avx512_f32".
 
-        Not `runtimePrecision`: that says float16 where float16 weights are widened and a float32 kernel runs.
+        Not `runtimePrecision`: that says float16 where float16 weights are widened and a float32 kernel runs. But a GPU
+        tells it by that alone, and an NPU does not tell it at all.
         """
         names = {"u8": "int8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+        key = "primitiveType" if self._device == "CPU" else "runtimePrecision"
         found: list[str] = []
-        for node in self.compiled.get_runtime_model().get_ops():
+        for node in self.compiled.get_runtime_model().get_ops() if self._device != "NPU" else ():
             info = node.get_rt_info()
             if info["layerType"].astype(str) in {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}:
-                precision = info["primitiveType"].astype(str).rpartition("_")[2].lower()
+                precision = info[key].astype(str).rpartition("_")[2].lower()
                 found.append(names.get(precision, precision))
         return found
 
@@ -281,15 +378,15 @@ def summarise(executed: list[str]) -> str | None:
 
 
 def make_inputs(specs: list[dict[str, Any]], image: Any) -> list[Any]:
-    """Arrays for one invocation: `image` where the model takes one uint8 image of its shape, else seeded noise."""
+    """Arrays for one invocation: `image` where the model takes one of its shape, else seeded noise."""
     rng = np.random.default_rng(NOISE_SEED)
     arrays: list[Any] = []
     for spec in specs:
         if min(spec["shape"], default=1) < 1:
             raise Refused(f"input {spec['name']} has the dynamic shape {spec['shape']}: only the batch may be dynamic")
         dtype = np.dtype(spec["dtype"])
-        if image is not None and dtype == np.uint8 and list(spec["shape"]) == [1, *image.shape]:
-            arrays.append(np.ascontiguousarray(image[None]))
+        if image is not None and takes_pixels(spec, image.shape):
+            arrays.append(np.ascontiguousarray(image[None], dtype))
         elif dtype.kind in "iu":
             info = np.iinfo(dtype)
             low, high = max(info.min, -128), min(info.max, 255)
@@ -301,13 +398,18 @@ def make_inputs(specs: list[dict[str, Any]], image: Any) -> list[Any]:
     return arrays
 
 
+def takes_pixels(spec: dict[str, Any], shape: Any) -> bool:
+    """Tell whether an input is one image's pixels, 0 to 255, as uint8 or as the same numbers in float32."""
+    return spec["dtype"] in ("uint8", "float32") and list(spec["shape"]) == [1, *shape]
+
+
 def run_images(model: Any, images: Any) -> Any:
-    """Give the outputs for each image in turn, of a model that takes one uint8 image."""
+    """Give the outputs for each image in turn, of a model that takes one image's pixels."""
     spec = model.inputs[0]
-    if len(model.inputs) != 1 or spec["dtype"] != "uint8" or spec["shape"] != [1, *images.shape[1:]]:
+    if len(model.inputs) != 1 or not takes_pixels(spec, images.shape[1:]):
         raise Refused(f"takes {spec['dtype']} {spec['shape']}, not one uint8 image of {[1, *images.shape[1:]]}")
     for image in images:
-        yield model.invoke([np.ascontiguousarray(image[None])])
+        yield model.invoke([np.ascontiguousarray(image[None], spec["dtype"])])
 
 
 def trace(model: Any, images: Any, job: dict[str, Any]) -> None:
@@ -379,8 +481,8 @@ def check_digests(files: list[list[str]]) -> None:
             )
 
 
-def facts(runtime: str) -> dict[str, Any]:
-    """Give what the kernel tells of this machine, unread, and the versions of the packages that run models."""
+def facts(runtime: str, accelerator: str) -> dict[str, Any]:
+    """Give what the kernel tells of this machine, unread, what runs models here, and on which GPU or NPU."""
     found: dict[str, Any] = {name: _text(path) for name, path in FACTS.items()}
     found.update(kernel=platform.release(), arch=platform.machine(), python=platform.python_version())
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -389,7 +491,88 @@ def facts(runtime: str) -> dict[str, Any]:
     for package in (*PACKAGES[runtime], "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {"machine": found, "versions": versions}
+    return {"machine": found, "versions": versions, "adapters": adapters(runtime, accelerator)}
+
+
+def adapters(runtime: str, accelerator: str) -> list[dict[str, Any]]:
+    """Name the GPUs or NPUs that a runtime has, the one that it takes first, their drivers, and which are software."""
+    if runtime == "litert" and accelerator == "gpu":
+        return vulkan_adapters()
+    if runtime == "openvino" and accelerator != "cpu":
+        return openvino_adapters(accelerator.upper())
+    return []
+
+
+def openvino_adapters(device: str) -> list[dict[str, Any]]:
+    """Ask OpenVINO for its GPUs or NPUs; it takes the first."""
+    modules: Any = sys.modules
+    modules.setdefault("openvino_telemetry", None)  # with it, importing openvino sends usage data
+    try:
+        import openvino
+    except ImportError:
+        return []
+    core, found = openvino.Core(), []
+    for name in core.available_devices:
+        if name.partition(".")[0] == device:
+            told = dict.fromkeys(("FULL_DEVICE_NAME", "NPU_DRIVER_VERSION"), "")
+            for key in told:
+                with contextlib.suppress(RuntimeError):
+                    told[key] = str(core.get_property(name, key))
+            found.append({"name": told["FULL_DEVICE_NAME"], "driver": told["NPU_DRIVER_VERSION"], "software": False})
+    return found
+
+
+def vulkan_adapters() -> list[dict[str, Any]]:
+    """Ask Vulkan for its devices, those first that WebGPU prefers; none without a loader or a driver."""
+    import ctypes
+
+    try:
+        vulkan = ctypes.CDLL("libvulkan.so.1")
+    except OSError:
+        return []
+    application = ctypes.create_string_buffer(struct.pack("@IPPIPII", 0, 0, 0, 0, 0, 0, VULKAN_1_1))
+    create = struct.pack("@IPIPIPIP", 1, 0, 0, ctypes.addressof(application), 0, 0, 0, 0)
+    instance, count = ctypes.c_void_p(), ctypes.c_uint32()
+    if vulkan.vkCreateInstance(create, None, ctypes.byref(instance)):
+        return []
+    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
+    devices = (ctypes.c_void_p * count.value)()
+    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
+    found = sorted((_vulkan_device(vulkan, device) for device in devices), key=lambda one: one[0])
+    vulkan.vkDestroyInstance(instance, None)
+    return [one for _, one in found]
+
+
+def _vulkan_device(vulkan: Any, device: Any) -> tuple[int, dict[str, Any]]:
+    """Read a device's place in the order and what it is, from VkPhysicalDeviceProperties2 and ...DriverProperties."""
+    import ctypes
+
+    driver, properties = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(4096)
+    struct.pack_into("@IP", driver, 0, VULKAN_DRIVER, 0)
+    struct.pack_into("@IP", properties, 0, VULKAN_PROPERTIES, ctypes.addressof(driver))
+    vulkan.vkGetPhysicalDeviceProperties2(ctypes.c_void_p(device), properties)
+    _, version, _, _, kind, name = struct.unpack_from("@5I256s", properties, struct.calcsize("@IP0Q"))
+    texts = struct.unpack_from("256s256s", driver, struct.calcsize("@IPI"))
+    name, *driver_texts = (text.partition(b"\0")[0].decode("utf-8", "replace") for text in (name, *texts))
+    told = " ".join(filter(None, driver_texts)) or "driver"
+    one = {"name": name, "driver": f"{told} ({version:#x})", "software": kind == VULKAN_CPU}
+    return (VULKAN_KINDS.index(kind) if kind in VULKAN_KINDS else len(VULKAN_KINDS)), one
+
+
+@contextlib.contextmanager
+def native_log(log: list[str]) -> Iterator[None]:
+    """Add to `log` what native code writes to stderr in the block; it is passed on afterwards."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            log.append(file.read().decode("utf-8", "replace"))
+            sys.stderr.write(log[-1])
 
 
 def _text(path: str) -> str:
@@ -425,7 +608,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     check_digests(job["files"])
     images = np.load(job["images"], mmap_mode="r", allow_pickle=False) if job.get("images") else None
     begin = time.perf_counter_ns()
-    model = RUNTIMES[job["runtime"]](job["files"][0][0], job)
+    inside = job["do"] in ("graph", "trace")
+    on_gpu = job["runtime"] == "litert" and job["accelerator"] == "gpu" and not inside
+    model: Any = (LiteRTGPU if on_gpu else RUNTIMES[job["runtime"]])(job["files"][0][0], job)
     answer = {"init_ms": (time.perf_counter_ns() - begin) / 1e6, "inputs": model.inputs, "outputs": model.outputs}
     if job["do"] == "predict":
         predict(model, images, job["outputs"])
@@ -451,7 +636,10 @@ def main(path: str) -> int:
         job = json.load(file)
     limit(job.get("memory_bytes", 0), job.get("timeout_seconds", 0.0))
     try:
-        answer, code = facts(job["runtime"]) if job["do"] == "facts" else run(job), 0
+        told = job["do"] == "facts"
+        answer, code = facts(job["runtime"], job.get("accelerator", "cpu")) if told else run(job), 0
+    except OnCPU as reason:
+        answer, code = {"on_cpu": str(reason)}, 3
     except Refused as reason:
         answer, code = {"refused": str(reason)}, 3
     except (Exception, MemoryError) as error:

@@ -100,13 +100,14 @@ def ask(
         DeviceError: the device can't be reached; or the worker refused, crashed, hung or ran out of memory, and only
             the worker is lost.
     """
-    device.facts()
+    facts = device.facts()
     target, sums = device.target, digests or tuple(map(digest_files, files))
     there = outputs and device.place(outputs)
     job = {
         **target.model_dump(include={"runtime", "accelerator", "threads", "precision"}),
         **target.measure.model_dump(include={"warmup_seconds", "seconds", "memory_bytes"}),
         "files": [list(pair) for pair in zip(device.push(files, sums), sums, strict=True)],
+        "adapter": facts.machine.get("accelerator"),
         "do": do,
         "images": images and device.push((images,))[0],
         "outputs": there,
@@ -121,6 +122,9 @@ def ask(
 
 
 def _check(ran: Ran, file: str, runtime: str) -> None:
+    if reason := ran.answer.get("on_cpu"):
+        expected = "every operator on the accelerator"
+        raise DeviceError(reason, expected=expected, fix="replace them in the network")
     if reason := ran.answer.get("refused"):
         raise DeviceError(f"{runtime} refused {file}", got=reason)
     if ran.child.problem or not ran.answer:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import host, runtimes, worker
+from edgecv.devices.accelerator import accelerated
 from edgecv.devices.device import HERE, Facts, Ran
 from edgecv.isolate import run_child
 from edgecv.target import Target
 
 __all__ = ["Local"]
+
+FACTS_SECONDS = 60.0  # a driver may compile what it needs when it is first loaded
 
 
 class Local:
@@ -30,7 +33,8 @@ class Local:
         """Say what this machine is.
 
         Raises:
-            MissingError: the runtime is not installed.
+            MissingError: the runtime is not installed, or has no such accelerator here.
+            DeviceError: asking for the accelerator failed.
         """
         if self._known is None:
             self._known = self._asked()
@@ -39,7 +43,11 @@ class Local:
     def _asked(self) -> Facts:
         version = runtimes.require(self.target.runtime)
         package = runtimes.RUNTIMES[self.target.runtime].package
-        return Facts(host.facts(), {package: version, "numpy": host.runtime_versions()["numpy"]})
+        facts = Facts(host.facts(), {package: version, "numpy": host.runtime_versions()["numpy"]})
+        if self.target.accelerator == "cpu":
+            return facts
+        job = {"do": "facts", **self.target.model_dump(include={"runtime", "accelerator"})}
+        return accelerated(self.target, facts, self.run(job, timeout_seconds=FACTS_SECONDS))
 
     def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
         """Give the files' own paths."""

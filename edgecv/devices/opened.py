@@ -35,10 +35,10 @@ def open_device(target: Target) -> Iterator[Device]:
 
 
 def elsewhere(devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
-    """Describe the devices that are not this machine and were reached, by target, as `host.facts` and `runtimes`."""
+    """Describe the devices that are more than this machine's CPU and were reached: `host.facts` and `runtimes`."""
     found = {}
     for device in devices:
-        if device.target.transport != "local":
+        if (device.target.transport, device.target.accelerator) != ("local", "cpu"):
             with contextlib.suppress(EnvError):
                 facts = device.facts()
                 found[device.target.name] = {**facts.machine, "runtimes": dict(facts.versions)}
@@ -49,7 +49,8 @@ def reachable(target: Target) -> str:
     """Reach a target's device and say "ready" and by what, or the status that its rows would have."""
     try:
         with open_device(target) as device:
-            versions = device.facts().versions
+            facts = device.facts()
     except EnvError as error:
         return error.status
-    return f"ready ({', '.join(f'{name} {version}' for name, version in versions.items() if name != 'numpy')})"
+    names = [f"{name} {version}" for name, version in facts.versions.items() if name != "numpy"]
+    return f"ready ({', '.join([*names, *filter(None, [facts.machine.get('accelerator')])])})"

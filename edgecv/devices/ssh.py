@@ -12,6 +12,7 @@ from typing import Any
 
 from edgecv import host, runtimes, worker
 from edgecv.artifact import digest_files
+from edgecv.devices.accelerator import accelerated
 from edgecv.devices.device import Facts, Ran
 from edgecv.devices.shell import COPY_SECONDS, Shell
 from edgecv.errors import DeviceError, MissingError, ReachError
@@ -47,11 +48,11 @@ class Ssh:
         """Reach the board, and say what it is.
 
         Raises:
-            MissingError: it lacks Python, numpy or the runtime.
+            MissingError: it lacks Python, numpy, the runtime or the accelerator.
             ReachError: there is no such host, its key is unknown, or it does not let the user in.
         """
         if self._known is None:
-            job = {"do": "facts", "runtime": self.target.runtime}
+            job = {"do": "facts", **self.target.model_dump(include={"runtime", "accelerator"})}
             self._known = self._read(self.run(job, timeout_seconds=FACTS_SECONDS))
         return self._known
 
@@ -136,7 +137,7 @@ class Ssh:
         if not versions.keys() - {"numpy"}:
             package = runtimes.RUNTIMES[self.target.runtime].package
             raise MissingError(f"{name} lacks the runtime {self.target.runtime}", expected=package, fix=fix)
-        return Facts(host.facts_of(ran.answer["machine"]), versions)
+        return accelerated(self.target, Facts(host.facts_of(ran.answer["machine"]), versions), ran)
 
 
 def _watched(folder: str, arguments: str, *, alone: bool) -> str:
