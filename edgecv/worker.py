@@ -179,7 +179,8 @@ class LiteRTGPU:
         count = re.search(r"(\d+) operations will run on the CPU", log)
         if not count:
             warned = re.findall(r"^(?:ERROR|WARNING): (?:\[[^]]*\] )?(?!Logging before)(.+)", log, re.MULTILINE)
-            return Refused(": ".join([error.splitlines()[-1].strip("└ "), *warned[-1:]]))
+            last = re.sub(r"(ERROR: )?\[[^]]*\]", "", error.splitlines()[-1]).strip("└ ")
+            return Refused(": ".join(filter(None, [last, *warned[-1:]])) or "it gave no reason")
         told = log.partition("not supported by GPU delegate:\n")[2].partition(count[0])[0]
         names = sorted(set(re.findall(r"^([A-Z][A-Z0-9_]+): ", told, re.MULTILINE)))
         return OnCPU(f"{count[1]} operators run on the CPU: {', '.join(names) or 'unnamed'}")
@@ -187,7 +188,7 @@ class LiteRTGPU:
     def _check_adapter(self, log: str) -> None:
         found = re.search(r"Selected adapter: (.*?), arch=", log)
         if found and self._job.get("adapter") not in (None, found[1]):
-            raise Refused(f"LiteRT took the GPU {found[1]}, not {self._job['adapter']}")
+            raise Refused(f"LiteRT took the GPU {found[1]}, not {self._job['adapter']}: set VK_ICD_FILENAMES to one")
 
     def invoke(self, arrays: list[Any]) -> list[Any]:
         """Run one inference: arrays in, arrays out. Reading an output waits for the GPU."""
@@ -203,12 +204,12 @@ class LiteRTGPU:
     def executed(self) -> list[str]:
         """Precision of each compute layer: float32 where it was asked for, else what is not told.
 
-        Of a layer that the file has in integers the GPU computes in float32 too, and rounds the result as they would.
+        Of a layer that the file has in int8 the GPU computes in float32 too, and rounds the result as int8 would.
         """
         if self._job["precision"] != "float32":
             return []
         kinds = LiteRT(self._path, {**self._job, "do": "graph"}).executed()
-        return [f"float32 rounded to {kind}" if kind in ("int8", "int16") else "float32" for kind in kinds]
+        return ["float32 rounded to int8" if kind == "int8" else "float32" for kind in kinds]
 
 
 class OpenVINO:
@@ -609,7 +610,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     images = np.load(job["images"], mmap_mode="r", allow_pickle=False) if job.get("images") else None
     begin = time.perf_counter_ns()
     inside = job["do"] in ("graph", "trace")
-    on_gpu = job["runtime"] == "litert" and job["accelerator"] == "gpu" and not inside
+    on_gpu = job["runtime"] == "litert" and job.get("accelerator") == "gpu" and not inside
     model: Any = (LiteRTGPU if on_gpu else RUNTIMES[job["runtime"]])(job["files"][0][0], job)
     answer = {"init_ms": (time.perf_counter_ns() - begin) / 1e6, "inputs": model.inputs, "outputs": model.outputs}
     if job["do"] == "predict":

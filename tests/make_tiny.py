@@ -27,8 +27,17 @@ def tiny() -> Any:
     return tf_keras.Model(image, layers.Dense(3, name="logits")(x))
 
 
+def with_float32_pixels(model: Any) -> bytes:
+    """Convert a network to a .tflite file that takes pixels as float32 numbers from 0 to 255."""
+    import tensorflow as tf
+
+    probabilities = tf.function(lambda image: tf.nn.softmax(model((image - 127.0) / 128.0)))
+    taken = probabilities.get_concrete_function(tf.TensorSpec((1, 16, 16, 3), tf.float32, name="image"))
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([taken], model).convert())
+
+
 def main() -> None:
-    """Write tiny.tflite, tiny-int8.tflite, tiny.xml and tiny.bin."""
+    """Write tiny.tflite, the same for int8, int16x8 and float32 pixels, tiny.xml and tiny.bin."""
     from edgecv import export
     from edgecv.recipe import Preprocess
 
@@ -37,9 +46,11 @@ def main() -> None:
     model = tiny()
     DATA.mkdir(exist_ok=True)
     float32 = export.to_tflite(model, "float32", **settings).files["model.tflite"]
-    int8 = export.to_tflite(model, "int8", **settings, calibration=images).files["model.tflite"]
     (DATA / "tiny.tflite").write_bytes(float32)
-    (DATA / "tiny-int8.tflite").write_bytes(int8)
+    (DATA / "tiny-float-pixels.tflite").write_bytes(with_float32_pixels(model))
+    for precision in ("int8", "int16x8"):
+        made = export.to_tflite(model, precision, **settings, calibration=images).files["model.tflite"]
+        (DATA / f"tiny-{precision}.tflite").write_bytes(made)
     for name, content in export.to_openvino(model, "float32", **settings).files.items():
         (DATA / name.replace("model", "tiny")).write_bytes(content)
 
