@@ -140,7 +140,8 @@ def test_a_file_that_fails_ends_with_exit_code_1(tmp_path):
 def test_the_lists_name_what_is_in_the_folders(command):
     names = sorted(path.stem for path in (ROOT / command).glob("*.toml"))
     assert [entry["name"] for entry in json.loads(edgecv(command, "--json").stdout)] == names
-    assert all(name in edgecv(command).stdout for name in names)
+    text = edgecv(command).stdout
+    assert all(name in text for name in names)
 
 
 def test_doctor_names_the_machine_the_flags_and_the_runtimes():
