@@ -18,6 +18,7 @@ import pytest
 
 from edgecv import host
 from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
+from edgecv.devices.setup import packages_for
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
 from edgecv.files import bench
 from edgecv.measure import Subject, measure
@@ -295,3 +296,9 @@ def test_an_environment_that_can_not_be_made_names_the_package_and_leaves_nothin
         python.unlink()
     assert "sudo apt install python3-venv" in caught.value.fix
     assert not venv.exists()
+
+
+def test_a_32_bit_system_gets_the_runtime_that_it_has_wheels_of_and_the_numpy_that_it_needs() -> None:
+    found = [packages_for(target(runtime=name), bits=bits) for name, bits in (("litert", "32"), ("litert", "64"))]
+    assert found == [("tflite-runtime==2.14.0", "numpy<2"), ("ai-edge-litert", "numpy")]
+    assert packages_for(target(runtime="openvino"), bits="32") == ("openvino", "numpy")

@@ -14,12 +14,12 @@ from edgecv.devices.ssh import VENV, Ssh
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.target import Target
 
-__all__ = ["setup_device"]
+__all__ = ["packages_for", "setup_device"]
 
 INSTALL_SECONDS = 1800.0
 OPENED: dict[str, Callable[[Target], Ssh | Emulated | Browser]] = {"ssh": Ssh, "emulated": Emulated, "browser": Browser}
-# For which there are no wheels of LiteRT; its predecessor's need numpy 1.
-OLD_ARCHS, OLD_PACKAGES = ("armv7l", "armv6l"), ("tflite-runtime==2.14.0", "numpy<2")
+# There are no wheels of LiteRT for a 32-bit system; its predecessor's need numpy 1, and one of these Pythons.
+OLD_PACKAGES, OLD_PYTHON = ("tflite-runtime==2.14.0", "numpy<2"), "Python 3.9 to 3.11"
 
 
 def setup_device(target: Target) -> Iterator[str]:
@@ -47,6 +47,17 @@ def setup_device(target: Target) -> Iterator[str]:
         device.release()
 
 
+def packages_for(target: Target, *, bits: str) -> tuple[str, ...]:
+    """List what a board's environment takes; `bits` of its system's words, "32" or "64".
+
+    >>> packages_for(Target(name="board", runtime="litert"), bits="64")
+    ('ai-edge-litert', 'numpy')
+    """
+    if target.runtime == "litert" and bits == "32":
+        return OLD_PACKAGES
+    return runtimes.RUNTIMES[target.runtime].package, "numpy"
+
+
 def _facts(device: Device) -> Facts | None:
     try:
         return device.facts()
@@ -62,9 +73,9 @@ def _missing(device: Ssh | Emulated | Browser) -> Iterator[str]:
 
 def _installed(device: Ssh) -> Iterator[str]:
     name, shell = device.target.name, device.shell
-    arch = shell.run("uname -m", timeout_seconds=INSTALL_SECONDS).stdout.strip()
-    package = runtimes.RUNTIMES[device.target.runtime].package
-    packages = OLD_PACKAGES if arch in OLD_ARCHS and device.target.runtime == "litert" else (package, "numpy")
+    # Not uname: a 32-bit system may run on a 64-bit kernel.
+    bits = shell.run("getconf LONG_BIT", timeout_seconds=INSTALL_SECONDS).stdout.strip()
+    packages = packages_for(device.target, bits=bits)
     yield f"{name}: making ~/{VENV}"
     made = shell.run(f"python3 -m venv {VENV}", timeout_seconds=INSTALL_SECONDS)
     if made.problem:
@@ -76,5 +87,6 @@ def _installed(device: Ssh) -> Iterator[str]:
     command = f"{VENV}/bin/python3 -m pip install --quiet --disable-pip-version-check {quoted}"
     done = shell.run(command, timeout_seconds=INSTALL_SECONDS)
     if done.problem:
-        fix = f"see that it reaches a package index, or type there: {command}"
+        python = f" and has {OLD_PYTHON}" if packages == OLD_PACKAGES else ""
+        fix = f"see that it reaches a package index{python}, or type there: {command}"
         raise DeviceError(f"{name}: {done.problem}", got=done.stderr.strip()[-500:], fix=fix)
