@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Child", "run_child"]
+__all__ = ["Child", "problem_of", "run_child", "run_held"]
 
 LAST_BYTES = 4000  # of what the child wrote: enough for the cause, bounded for hostile files
 
@@ -59,11 +59,22 @@ def run_child(
         process.communicate()
         raise
     seconds = time.monotonic() - begin
-    problem = f"hung: no answer in {timeout_seconds:g} s" if hung else _problem(process.returncode)
+    problem = f"hung: no answer in {timeout_seconds:g} s" if hung else problem_of(process.returncode)
     return Child(process.returncode, _tail(out, last_bytes), _tail(err, last_bytes), seconds, problem)
 
 
-def _problem(returncode: int) -> str | None:
+def run_held(argv: Sequence[str], *, timeout_seconds: float, last_bytes: int = LAST_BYTES) -> Child:
+    """Run `argv` as `run_child` does, with an input that stays open, and empty, until it ends or this process does."""
+    end, held = os.pipe()
+    try:
+        return run_child(argv, timeout_seconds=timeout_seconds, stdin=end, last_bytes=last_bytes)
+    finally:
+        os.close(end)
+        os.close(held)
+
+
+def problem_of(returncode: int) -> str | None:
+    """Word how a process ended: None after exit code 0; a signal's number is negative."""
     if returncode == 0:
         return None
     if returncode < 0:
