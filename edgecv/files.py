@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from edgecv import host
 from edgecv.artifact import artifact_of
 from edgecv.config import VERSION
-from edgecv.devices import elsewhere, open_device
+from edgecv.devices import elsewhere, open_device, warned
 from edgecv.errors import UsageError
 from edgecv.measure import Measurement, Subject, measure, quick
 from edgecv.results import RecipeEntry, Results
@@ -56,6 +56,7 @@ def bench(
         rounds = max(subject.device.target.measure.processes for subject in subjects.values())
         found = measure(subjects, rounds=rounds, progress=progress)
         devices = elsewhere(subject.device for subject in subjects.values())
+        warnings += warned(subject.device for subject in subjects.values())
     baseline = next(iter(subjects))
     rows = tuple(
         row

@@ -13,7 +13,7 @@ from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
-from edgecv.devices import Device, elsewhere, open_device
+from edgecv.devices import Device, elsewhere, open_device, warned
 from edgecv.errors import ConfigError, EnvError
 from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
@@ -71,7 +71,7 @@ def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, c
     with stages.store.in_use(), _opened(tuple(map(measure.quick, targets)) if quick else targets) as devices:
         warnings = host.warnings()
         rows, raw, entries = _evidence(stages, devices)
-        results = _results(stages, devices, rows, warnings=[*warnings, *_spreads(raw)])
+        results = _results(stages, devices, rows, warnings=[*warnings, *warned(devices), *_spreads(raw)])
         _write(stages, results, {"rows": raw, **causes(stages, entries)}, command=command)
         stages.store.keep(stages.out, stages.keys)
     return results

@@ -11,11 +11,17 @@ from pydantic_core.core_schema import ValidationInfo
 from edgecv.config import NAME, Config, read
 from edgecv.errors import ConfigError
 
-__all__ = ["Chip", "Measure", "RuntimeName", "Target", "TargetLimits", "load_target"]
+__all__ = ["Chip", "Measure", "RuntimeName", "Target", "TargetLimits", "Tool", "load_target"]
 
 RuntimeName = Literal["litert", "openvino", "onnxruntime"]
-# Which runtimes run on more than a CPU.
-ACCELERATORS = {"gpu": ("litert", "openvino"), "npu": ("openvino",)}
+# Which runtimes run on more than a CPU, and what is reached by which transport.
+ACCELERATORS = {"gpu": ("litert", "openvino"), "npu": ("openvino",), "nnapi": ("litert",)}
+REACHED = {
+    **dict.fromkeys(("local", "ssh"), ("cpu", "gpu", "npu")),
+    "emulated": ("cpu",),
+    "browser": ("cpu", "gpu"),
+    "adb": ("cpu", "gpu", "nnapi"),
+}
 
 
 class TargetLimits(Config):
@@ -49,6 +55,13 @@ class Chip(Config):
     source: str = Field(min_length=8)
 
 
+class Tool(Config):
+    """Google's benchmark_model, which measures over adb: a path or an address, and its SHA-256."""
+
+    source: str = ""
+    sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+
 class Target(Config):
     """One target file.
 
@@ -56,15 +69,15 @@ class Target(Config):
     run float layers in; what it did is read back.
     `transport`: how the device is reached: "local", this machine; "ssh", the board `host`, which is an entry of
     ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`;
-    "browser", a page in Chromium on this machine.
+    "browser", a page in Chromium on this machine; "adb", the device with the serial `host`, or the only one attached.
     `granularity`: what its int8 kernels are fast with, a scale for each channel of a kernel or one for the kernel.
     """
 
     name: str = Field(pattern=NAME)
     summary: str = ""
     runtime: RuntimeName
-    accelerator: Literal["cpu", "gpu", "npu"] = "cpu"
-    transport: Literal["local", "ssh", "emulated", "browser"] = "local"
+    accelerator: Literal["cpu", "gpu", "npu", "nnapi"] = "cpu"
+    transport: Literal["local", "ssh", "emulated", "browser", "adb"] = "local"
     host: str = ""
     threads: int = Field(1, ge=1, le=256)
     precision: Literal["float32", "default"] = "float32"
@@ -72,11 +85,20 @@ class Target(Config):
     limits: TargetLimits = TargetLimits()
     measure: Measure = Measure()
     chip: Chip | None = None
+    benchmark_model: Tool = Tool()
 
     @model_validator(mode="after")
     def _fits_its_chip(self) -> Target:
         if self.chip and self.threads > self.chip.cores:
             raise ValueError(f"threads = {self.threads}, and the chip has {self.chip.cores} cores")
+        return self
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Target:
+        if self.accelerator not in REACHED[self.transport]:
+            raise ValueError(f'accelerator = "{self.accelerator}" is not reached by transport = "{self.transport}"')
+        if self.transport == "adb" and self.runtime != "litert":
+            raise ValueError('transport = "adb" runs models by benchmark_model: it takes runtime = "litert"')
         return self
 
     @field_validator("accelerator")

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Install what the tests need from Debian: a browser, to open the report and run models in, whose Vulkan driver of software
-# stands for a GPU, that driver's loader, npm, which fetches what runs models in the browser, and an ssh server, which
-# stands for a board. Without them those tests skip.
+# Install what the tests need from Debian. Without it those tests skip.
+# - chromium: the report and models are opened in it, and its Vulkan driver of software stands for a GPU (libvulkan1
+#   loads it); npm fetches what runs models there.
+# - openssh-server stands for a board; adb and an adbd, in a network of their own (iproute2), for a phone.
 set -euo pipefail
-command -v chromium >/dev/null && command -v npm >/dev/null && test -x /usr/sbin/sshd \
-  && /sbin/ldconfig -p | grep 'libvulkan\.so\.1' >/dev/null && exit 0
+"$(dirname "$0")/install-adbd.sh" || echo "adbd could not be had: its tests skip"
+packages=(adb chromium fonts-dejavu-core iproute2 libvulkan1 openssh-server)
+command -v npm >/dev/null || packages+=(npm)
+dpkg-query --show --showformat '${db:Status-Abbrev}\n' "${packages[@]}" 2>/dev/null | grep -c '^ii' | grep -qx "${#packages[@]}" && exit 0
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -q
-$sudo apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core libvulkan1 openssh-server \
-  $(command -v npm >/dev/null || echo npm)
+$sudo apt-get install -y -q --no-install-recommends "${packages[@]}"

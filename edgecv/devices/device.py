@@ -23,13 +23,14 @@ class Facts:
     """What a device is: `machine` as `host.facts` has it, and the `versions` of what runs models there.
 
     `timing`: what its latencies are. `code`: digest of edgecv's code that runs models there, where that is not the
-    worker alone.
+    worker alone. `warnings`: what disturbed measuring there, so far.
     """
 
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     timing: Timing = "measured"
     code: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,14 @@ class Ran:
 class Device(Protocol):
     """A machine that runs the worker, from its first use until `release`.
 
-    `target` says what it is; `lock` names the store's lock on it: two runs never measure on it at once.
+    `target` says what it is; by its `lock` two runs never measure on it at once.
     """
 
     target: Target
-    lock: str
+
+    @property
+    def lock(self) -> str:
+        """Name the store's lock on it."""
 
     def facts(self) -> Facts:
         """Reach the device, and say what it is.

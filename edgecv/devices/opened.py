@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from edgecv.devices.adb import Adb
 from edgecv.devices.browser import Browser
 from edgecv.devices.device import Device
 from edgecv.devices.emulated import Emulated
@@ -14,13 +15,14 @@ from edgecv.devices.ssh import Ssh
 from edgecv.errors import EnvError
 from edgecv.target import Target
 
-__all__ = ["elsewhere", "open_device", "reachable"]
+__all__ = ["elsewhere", "open_device", "reachable", "warned"]
 
 TRANSPORTS: dict[str, Callable[[Target], Device]] = {
     "local": Local,
     "ssh": Ssh,
     "emulated": Emulated,
     "browser": Browser,
+    "adb": Adb,
 }
 
 
@@ -43,6 +45,15 @@ def elsewhere(devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
                 facts = device.facts()
                 found[device.target.name] = {**facts.machine, "runtimes": dict(facts.versions)}
     return found
+
+
+def warned(devices: Iterable[Device]) -> list[str]:
+    """List what disturbed measuring on the devices that were reached."""
+    found: list[str] = []
+    for device in devices:
+        with contextlib.suppress(EnvError):
+            found += device.facts().warnings
+    return list(dict.fromkeys(found))
 
 
 def reachable(target: Target) -> str:

@@ -1,23 +1,25 @@
-"""Install what a device needs: on a board, a Python environment; here, an emulated processor, or LiteRT.js."""
+"""Install what runs models on a device: a board's packages, an emulated processor, LiteRT.js, a phone's tool."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from edgecv import runtimes
+from edgecv.devices.adb import Adb
 from edgecv.devices.browser import Browser
 from edgecv.devices.device import Device, Facts
 from edgecv.devices.emulated import Emulated
 from edgecv.devices.emulator import install_emulator
 from edgecv.devices.litert_js import install_litert_js
 from edgecv.devices.ssh import VENV, Ssh
+from edgecv.devices.tool import download_tool
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.target import Target
 
 __all__ = ["packages_for", "setup_device"]
 
 INSTALL_SECONDS = 1800.0
-OPENED: dict[str, Callable[[Target], Ssh | Emulated | Browser]] = {"ssh": Ssh, "emulated": Emulated, "browser": Browser}
+DEVICES: dict[str, Callable[[Target], Device]] = {"ssh": Ssh, "emulated": Emulated, "browser": Browser, "adb": Adb}
 # There are no wheels of LiteRT for a 32-bit system; its predecessor's need numpy 1, and one of these Pythons.
 OLD_PACKAGES, OLD_PYTHON = ("tflite-runtime==2.14.0", "numpy<2"), "Python 3.9 to 3.11"
 
@@ -33,16 +35,16 @@ def setup_device(target: Target) -> Iterator[str]:
     """
     if target.transport == "local":
         fix = runtimes.RUNTIMES[target.runtime].install
-        expected = "a target over ssh, an emulated one, or a browser"
-        raise ConfigError(f"{target.name} is this machine", expected=expected, fix=fix)
-    device = OPENED[target.transport](target)
+        raise ConfigError(f"{target.name} is this machine", expected="a target that is not", fix=fix)
+    device = DEVICES[target.transport](target)
     try:
         facts = _facts(device)
         if facts is None:
-            yield from _missing(device)
+            yield from _lacking(device)
             facts = device.facts()
-        versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-        yield f"{target.name} is ready: {facts.machine['cpu']}, Python {facts.machine['python']}, {versions}"
+        python = {"Python": facts.machine["python"]} if facts.machine["python"] else {}
+        versions = ", ".join(f"{name} {version}" for name, version in {**python, **facts.versions}.items())
+        yield f"{target.name} is ready: {facts.machine['cpu']}, {versions}"
     finally:
         device.release()
 
@@ -65,10 +67,15 @@ def _facts(device: Device) -> Facts | None:
         return None
 
 
-def _missing(device: Ssh | Emulated | Browser) -> Iterator[str]:
-    if isinstance(device, Browser):
-        return install_litert_js()
-    return _installed(device) if isinstance(device, Ssh) else install_emulator(device.emulator)
+def _lacking(device: Device) -> Iterator[str]:
+    if isinstance(device, Ssh):
+        yield from _installed(device)
+    elif isinstance(device, Emulated):
+        yield from install_emulator(device.emulator)
+    elif isinstance(device, Browser):
+        yield from install_litert_js()
+    elif download_tool(device.target):
+        yield f"benchmark_model, from {device.target.benchmark_model.source}"
 
 
 def _installed(device: Ssh) -> Iterator[str]:

@@ -1,0 +1,235 @@
+"""A phone over adb: Google's benchmark_model runs models there, measures them, and gives their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv import runtimes
+from edgecv.artifact import digest_files
+from edgecv.devices.benchmark_model import Call, delegate, lacking
+from edgecv.devices.bridge import Bridge
+from edgecv.devices.device import Facts, Ran
+from edgecv.devices.figures import read_figures
+from edgecv.devices.kept import Kept
+from edgecv.devices.local import Local
+from edgecv.devices.phone import HEAT, TELL, abis, heat, machine, parts
+from edgecv.devices.tool import find_tool, processor
+from edgecv.errors import DeviceError, MissingError
+from edgecv.isolate import Child
+from edgecv.target import Target
+
+__all__ = ["Adb"]
+
+FACTS_SECONDS = 60.0
+IMAGES_A_COMMAND = 32  # what is run again where a connection breaks
+ANSWERED = Child(0, "", "", 0.0, None)
+PIXELS = ".pixels"  # an array without its header
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Outputs as the tool writes them, all of an image's one after the other: how many images, and the tensors."""
+
+    count: int
+    tensors: Sequence[Mapping[str, Any]]
+
+    def read(self, content: bytes) -> NDArray[np.float32]:
+        """Give the first output for each image, float32 `(n, ...)`."""
+        sizes = [np.dtype(one["dtype"]).itemsize * math.prod(one["shape"]) for one in self.tensors]
+        if len(content) != self.count * sum(sizes):
+            got, expected = f"{len(content)} bytes", f"{self.count * sum(sizes)}"
+            raise DeviceError("benchmark_model wrote other outputs than the file has", got=got, expected=expected)
+        first = np.frombuffer(content, np.uint8).reshape(self.count, -1)[:, : sizes[0]]
+        array = np.ascontiguousarray(first).view(self.tensors[0]["dtype"])
+        return np.asarray(array.reshape(self.count, *self.tensors[0]["shape"][1:]), np.float32)
+
+
+class Adb:
+    """Runs benchmark_model on the device with the serial `target.host`, else $ANDROID_SERIAL, else on the only one."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.bridge = Bridge(target.name, target.host)
+        self.kept = Kept(self.bridge)
+        self._known: Facts | None = None
+        self._tool = ""
+        self._sent: dict[str, tuple[Path, tuple[int, ...]]] = {}
+        self._specs: dict[str, Ran] = {}
+        self._outputs: dict[str, _Outputs] = {}
+
+    @property
+    def lock(self) -> str:
+        """Name the lock on the device, by its serial once it was reached."""
+        return f"device-{hashlib.sha256((self.bridge.serial or self.target.name).encode()).hexdigest()[:16]}"
+
+    def facts(self) -> Facts:
+        """Reach the device, have the tool there, and say what it is.
+
+        Raises:
+            MissingError: there is no adb or no benchmark_model here, or the tool is too old or for another processor.
+            ReachError: no device is attached, or it does not let this computer in.
+        """
+        if self._known is None:
+            told = parts(self.bridge.run(TELL, timeout_seconds=FACTS_SECONDS).stdout)
+            tool = find_tool(self.target)
+            _fits(tool, abis(told))
+            (self._tool,) = self.push((tool,))
+            self._speaks()
+            versions = {"benchmark_model": digest_files(tool)[:16]}
+            self._known = Facts(machine(told), versions, timing="benchmark_model")
+            self._warmed(told)
+        return self._known
+
+    def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
+        """Send what is not there yet, under its digest; of an array its pixels."""
+        return [
+            self._pushed(file, digest)
+            for file, digest in zip(files, digests or [digest_files(file) for file in files], strict=True)
+        ]
+
+    def place(self, here: Path) -> str:
+        """Name a place in this use's own folder."""
+        return f"{self.kept.own}/{uuid.uuid4().hex}"
+
+    def run(self, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+        """Run the tool there for "describe", "predict" or "bench"; it does nothing else, and says so."""
+        if job["do"] not in ("describe", "predict", "bench"):
+            return Ran(ANSWERED, {"refused": f"benchmark_model gives no {job['do']}"})
+        specs = self._described(job)
+        if "inputs" not in specs.answer:
+            return specs
+        call = self._call(job, specs.answer["inputs"])
+        if job["do"] != "predict":
+            ran = self._measured(call, job, timeout_seconds=timeout_seconds)
+        elif call.images:
+            ran = self._predicted(call, job, timeout_seconds=timeout_seconds)
+            self._outputs[job["outputs"]] = _Outputs(call.shape[0], specs.answer["outputs"])
+        else:
+            ran = Ran(ANSWERED, {"refused": f"takes {_shapes(specs.answer['inputs'])}, not one of these images"})
+        shown = {"executed_precision": None, **{side: specs.answer[side] for side in ("inputs", "outputs")}}
+        return replace(ran, answer={} if ran.child.problem else {**shown, **ran.answer})
+
+    def pull(self, there: str, here: Path) -> None:
+        """Bring the answers of a "predict" back as .npy."""
+        with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
+            self.bridge.pull(there, Path(folder) / "outputs")
+            answers = self._outputs.pop(there).read((Path(folder) / "outputs").read_bytes())
+        np.save(here, answers, allow_pickle=False)
+
+    def release(self) -> None:
+        """Remove this use's folder there."""
+        self.kept.release()
+
+    def _pushed(self, file: Path, digest: str) -> str:
+        with _content(file) as (content, suffix, shape):
+            there = self.kept.send(content, f"{digest}{suffix}")
+        self._sent[there] = file, shape
+        return there
+
+    def _described(self, job: Mapping[str, Any]) -> Ran:
+        """Read here what a model takes and gives, in a child process; nothing that it computes here is used."""
+        ((there, digest), *_) = job["files"]
+        if there not in self._specs:
+            runtimes.require(self.target.runtime)
+            files = [[str(self._sent[there][0].absolute()), digest]]
+            asked = {**job, "do": "describe", "accelerator": "cpu", "files": files, "images": None}
+            self._specs[there] = Local(self.target).run(asked, timeout_seconds=self.target.measure.timeout_seconds)
+        return self._specs[there]
+
+    def _call(self, job: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> Call:
+        """Gather what the tool is called with: the images where the model takes one of them."""
+        flags = delegate(job["accelerator"], precision=job["precision"], threads=job["threads"])
+        call = Call(self._tool, job["files"][0][0], flags)
+        if images := job["images"]:
+            shape = self._sent[images][1]
+            if _shapes(inputs) == f"uint8 {[1, *shape[1:]]}":
+                return replace(call, images=images, shape=shape)
+        return call
+
+    def _measured(self, call: Call, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+        """Have one process measure; "describe" is one that runs the model once."""
+        if job["do"] == "describe":
+            return Ran(self._watched(call.once(), job, timeout_seconds=timeout_seconds), {})
+        times = {"seconds": job["seconds"], "warmup_seconds": job["warmup_seconds"], "most_seconds": timeout_seconds}
+        child = self._watched(call.timed(**times), job, timeout_seconds=timeout_seconds)
+        if child.problem:
+            return Ran(child, {})
+        found = read_figures(f"{child.stdout}\n{child.stderr}")
+        figures = {"init_ms": found.init_ms, "first_ms": found.first_ms, "latencies_ms": [found.figure_ms]}
+        return Ran(child, {**figures, "peak_rss_bytes": found.peak_rss_bytes})
+
+    def _predicted(self, call: Call, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+        """Have a process for each image write its outputs, one file after the other."""
+        end, places = time.monotonic() + timeout_seconds, []
+        for begin in range(0, call.shape[0], IMAGES_A_COMMAND):
+            places.append(f"{job['outputs']}-{begin}")
+            command = call.answered(begin, min(begin + IMAGES_A_COMMAND, call.shape[0]), places[-1])
+            child = self._watched(command, job, timeout_seconds=max(1.0, end - time.monotonic()))
+            if child.problem:
+                return Ran(child, {})
+        self.kept.done(f"cat {' '.join(places)} >{job['outputs']}")
+        return Ran(ANSWERED, {})
+
+    def _watched(self, command: str, job: Mapping[str, Any], *, timeout_seconds: float) -> Child:
+        """Run a command in this use's folder, killed where its connection ends before; then look at the heat."""
+        limits = f"ulimit -c 0; ulimit -d {job['memory_bytes'] // 1024} 2>/dev/null"
+        run = f"exec 3<&0; (cd {self.kept.own} || exit; {limits}; {command}) </dev/null 3<&- & worker=$!"
+        # By `read`, which no process of its own does: adbd waits for all that hold its input, which is its output too.
+        watch = "(read -r nothing; kill -9 $worker) <&3 >/dev/null 2>&1 & watch=$!"
+        ending = f"wait $worker; code=$?; kill $watch; {HEAT}; exit $code"
+        child = self.bridge.run(f"{run}; {watch}; {ending}", timeout_seconds=timeout_seconds)
+        self._warmed(told := parts(child.stdout))
+        return replace(child, stdout=told[""])
+
+    def _warmed(self, told: Mapping[str, str]) -> None:
+        """Keep what a device tells of its heat as a warning, once."""
+        if self._known and (warning := heat(told)):
+            lines = (*self._known.warnings, f"{self.target.name}: {warning}")
+            self._known = replace(self._known, warnings=tuple(dict.fromkeys(lines)))
+
+    def _speaks(self) -> None:
+        """Have the tool list its flags: it runs there, it is benchmark_model, and can do what is needed."""
+        child, target = self.bridge.run(f"{self._tool} --help", timeout_seconds=FACTS_SECONDS), self.target
+        said = f"{child.stdout}\n{child.stderr}".strip()
+        if "usage:" not in said:
+            fix = "take Google's benchmark_model for this device; docs/devices.md says where it is"
+            raise DeviceError(f"{target.name} does not run benchmark_model", got=said[-300:], fix=fix)
+        flags = delegate(target.accelerator, precision=target.precision, threads=target.threads)
+        if missing := lacking(said, flags):
+            fix = f"take a current benchmark_model: this one has no --{', no --'.join(missing)}"
+            raise MissingError(f"{target.name}: benchmark_model lacks what is needed", fix=fix)
+
+
+@contextlib.contextmanager
+def _content(file: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
+    """Give what is sent of a file, the suffix that it has there, and an array's shape."""
+    if file.suffix != ".npy":
+        yield file, file.suffix, ()
+        return
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    with tempfile.NamedTemporaryFile(prefix="edgecv-", suffix=PIXELS) as pixels:
+        array.tofile(pixels.name)
+        yield Path(pixels.name), PIXELS, array.shape
+
+
+def _shapes(tensors: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{one['dtype']} {list(one['shape'])}" for one in tensors)
+
+
+def _fits(tool: Path, known: set[str]) -> None:
+    """Refuse a tool for another processor than those that a device knows."""
+    if (names := processor(tool)) and not known & set(names):
+        fix = f"take the benchmark_model for {', '.join(sorted(known - {''}))}"
+        raise MissingError(f"{tool.name} is for another processor", got=", ".join(names), fix=fix)
