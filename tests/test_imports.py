@@ -30,7 +30,7 @@ TIERS = (
     {"stages"},
     {"rows", "answers"},
     {"repair"},
-    {"evidence", "files", "causes", "queues"},
+    {"evidence", "files", "causes", "queues", "bundle"},
     {"pipeline"},
     {"terminal", "printing"},
     {"cli"},
