@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
+from edgecv.bundle.c_source import GoldenFrame, c_source, golden_frame
+from edgecv.data.decode import decode
+from edgecv.errors import ModelError
 from edgecv.recipe import Preprocess
-from tests.app_bundles import LABELS, write_bundle, write_json
+from tests.app_bundles import LABELS, sample_photographs, write_bundle, write_json
 from tests.conftest import ROOT
 
 APPS = ROOT / "edgecv" / "bundle" / "app"
@@ -197,3 +202,180 @@ def test_cpp_refuses_what_is_no_image(content: bytes, cpp: Path, ir_bundle: Path
     ran = command(cpp, ir_bundle, tmp_path / "none.jpg")
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"classify: {tmp_path / 'none.jpg'}: ")
+
+
+# C, LiteRT on this computer, and a Cortex-M7.
+
+ARM = ("arm-none-eabi-gcc", "qemu-system-arm", "make")
+needs_gcc = pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("make")), reason="needs gcc and make")
+needs_arm = pytest.mark.skipif(
+    not all(shutil.which(tool) for tool in ARM),
+    reason="needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm: tests/install-debian.sh",
+)
+TINY = ROOT / "tests" / "data" / "tiny-int8.tflite"
+TINY_PREPROCESS = Preprocess(size=16)
+OPERATORS = ("QUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX", "DEQUANTIZE")
+
+
+def tiny_outputs(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    litert = pytest.importorskip("ai_edge_litert.interpreter", reason="the extra litert is not installed")
+    interpreter = litert.Interpreter(str(TINY), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels[None])
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0], np.float32)
+
+
+def written(preprocess: Preprocess = TINY_PREPROCESS) -> dict[str, str]:
+    """The C files of a photograph and the small model; of another size than the model's, they are not run."""
+    frame, pixels = golden_frame(sample_photographs()[1], preprocess)
+    runs = preprocess.size == TINY_PREPROCESS.size
+    outputs = tiny_outputs(pixels) if runs else np.array([0.2, 0.5, 0.3], np.float32)
+    golden = GoldenFrame(frame, pixels, outputs)
+    return c_source(
+        TINY.read_bytes(), labels=LABELS, preprocess=preprocess, operators=OPERATORS, golden=golden, arena_bytes=8192
+    )
+
+
+def c_app(folder: Path, preprocess: Preprocess = TINY_PREPROCESS) -> Path:
+    shutil.copytree(APPS / "c", folder, dirs_exist_ok=True)
+    for name, text in written(preprocess).items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def made(folder: Path, target: str) -> None:
+    built("make", "-C", folder, target, f"PYTHON={sys.executable}")
+
+
+def self_tested(folder: Path) -> subprocess.CompletedProcess[str]:
+    made(folder, "host")
+    return command(folder / "build" / "classify", "--self-test")
+
+
+@pytest.fixture(scope="module")
+def c_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C app on this computer, by the LiteRT of the wheel."""
+    folder = c_app(tmp_path_factory.mktemp("c"))
+    made(folder, "host")
+    return folder
+
+
+@needs_gcc
+def test_c_passes_its_self_test(c_host: Path) -> None:
+    ran = command(c_host / "build" / "classify", "--self-test")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "mean difference 0, largest 0, of 255" in ran.stdout
+    assert "the way from the frame gives" in ran.stdout
+
+
+@needs_gcc
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_c_classifies_a_frame_in_colour_or_grey(mode: str, c_host: Path, tmp_path: Path) -> None:
+    with Image.open(sample_photographs()[0]) as image:
+        image.convert(mode).save(frame := tmp_path / "frame.ppm")
+    ran = command(c_host / "build" / "classify", frame)
+    expected = tiny_outputs(decode(frame, TINY_PREPROCESS))
+    lines = [line.split() for line in ran.stdout.splitlines()[1:]]
+    assert re.match(r"\S+: \d+\.\d+ ms\n", ran.stdout), ran.stdout + ran.stderr
+    assert [name for _, name in lines] == [LABELS[i] for i in np.argsort(expected)[::-1]]
+    assert [float(share) for share, _ in lines] == pytest.approx(sorted(expected, reverse=True), abs=1e-4)
+
+
+@needs_gcc
+@pytest.mark.parametrize("content", [b"", b"P6 0 3 255\n", b"P6 9 9 255\n" + bytes(9), b"P6 99999 99999 255\n"])
+def test_c_refuses_what_is_no_frame(content: bytes, c_host: Path, tmp_path: Path) -> None:
+    (tmp_path / "frame.ppm").write_bytes(content)
+    ran = command(c_host / "build" / "classify", tmp_path / "frame.ppm")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "not a binary PPM or PGM" in ran.stderr
+
+
+SPOILT_C = {
+    ("model.c", r"(?s)(.*)\n    (\d+),", r"\1\n    7,"): "model: its bytes",
+    ("model.c", r'    "harbour",\n    "tulip",', '    "tulip",\n    "harbour",'): "labels: names and order",
+    ("model.c", r"\.mean = 127.0", ".mean = 0.0"): "preprocessing: size, crop, filter, mean and scale",
+    ("model.c", r"\.crop_fraction = 1.0", ".crop_fraction = 0.5"): "pixels are training's",
+    ("golden.c", r"(golden_outputs.*\{)[^,]*,", r"\1 0.9f,"): "probabilities are those",
+    ("golden.c", r"golden_outputs(.*)\{.*\}", r"golden_outputs\1{0.0f, 0.0f, 0.0f / 0.0f}"): "probabilities are",
+}
+
+
+@needs_gcc
+@pytest.mark.parametrize("change", SPOILT_C, ids=lambda change: SPOILT_C[change].replace(" ", "-"))
+def test_c_fails_its_self_test_where_this_is_changed(
+    change: tuple[str, str, str], c_host: Path, tmp_path: Path
+) -> None:
+    name, pattern, replacement = change
+    folder = Path(shutil.copytree(c_host, tmp_path / "c", ignore=shutil.ignore_patterns("build")))
+    text, count = re.subn(pattern, replacement, (folder / name).read_text(), count=1)
+    assert count == 1
+    (folder / name).write_text(text)
+    ran = self_tested(folder)
+    assert ran.returncode == 1
+    assert f"FAIL  {SPOILT_C[change]}" in ran.stdout, ran.stdout
+
+
+def cortex_m7(folder: Path) -> subprocess.CompletedProcess[str]:
+    made(folder, "cortex-m7")
+    return command("make", "-s", "-C", folder, "run-cortex-m7")
+
+
+@needs_arm
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        TINY_PREPROCESS,
+        Preprocess(size=96, crop_fraction=0.875, filter="bicubic"),
+        Preprocess(size=160, resize="stretch"),
+        Preprocess(size=448),
+    ],
+    ids=lambda spec: f"{spec.resize}-{spec.filter}-{spec.size}",
+)
+def test_pixels_of_a_cortex_m7_are_trainings(preprocess: Preprocess, tmp_path: Path) -> None:
+    ran = cortex_m7(c_app(tmp_path, preprocess))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "mean difference 0, largest 0, of 255" in ran.stdout
+
+
+@needs_arm
+def test_a_cortex_m7_sees_a_changed_model_and_other_labels(tmp_path: Path) -> None:
+    folder = c_app(tmp_path)
+    text = (folder / "model.c").read_text().replace('"harbour"', '"port"')
+    (folder / "model.c").write_text(re.sub(r"\n    (\d+),", "\n    7,", text, count=1))
+    ran = cortex_m7(folder)
+    assert ran.returncode != 0
+    assert "FAIL  model: its bytes" in ran.stdout
+    assert "FAIL  labels: names and order" in ran.stdout
+
+
+def source(labels: tuple[str, ...] = LABELS, operators: tuple[str, ...] = ()) -> dict[str, str]:
+    """The C files of no model."""
+    golden = GoldenFrame(np.zeros((1, 1, 3), np.uint8), np.zeros((16, 16, 3), np.uint8), np.ones(3, np.float32))
+    preprocess = TINY_PREPROCESS
+    return c_source(b"", labels=labels, preprocess=preprocess, operators=operators, golden=golden, arena_bytes=1)
+
+
+def test_operators_are_named_as_tflm_names_them() -> None:
+    names = ("CONV_2D", "CONV_2D", "HARD_SWISH", "RELU6", "BATCH_MATMUL", "SPACE_TO_BATCH_ND", "L2_NORMALIZATION")
+    given = source(operators=names)["operators.h"]
+    methods = ["BatchMatMul", "Conv2D", "HardSwish", "L2Normalization", "Relu6", "SpaceToBatchNd"]
+    assert re.findall(r"resolver\.Add(\w+)\(\);", given) == methods
+    assert "#define MODEL_OPERATORS 6" in given
+
+
+def test_labels_that_do_not_fit_the_model_are_refused() -> None:
+    with pytest.raises(ModelError, match="the labels don't fit"):
+        source(labels=LABELS[:2])
+
+
+@needs_gcc
+def test_a_label_may_hold_anything_that_a_line_may(tmp_path: Path) -> None:
+    labels = ('say "x"', "a\\b ??/ %s", "Größe/* 7*/")
+    literals = "".join(re.findall(r'^    ".*",$', source(labels)["model.c"], re.MULTILINE))
+    (tmp_path / "labels.c").write_text(
+        f"#include <stdio.h>\nint main(void) {{ const char *a[] = {{{literals}}};"
+        " for (int i = 0; i < 3; ++i) puts(a[i]); return 0; }\n"
+    )
+    built("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", tmp_path / "labels.c", "-o", tmp_path / "labels")
+    assert command(tmp_path / "labels").stdout.splitlines() == list(labels)

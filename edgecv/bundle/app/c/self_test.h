@@ -1,0 +1,24 @@
+/* Is this still the model, are these its labels, and does this processor compute what was verified? */
+#ifndef SELF_TEST_H
+#define SELF_TEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Run the model on an input; give its probabilities, or NULL where it can't be run. */
+typedef const float *(*infer_t)(const uint8_t *input);
+
+/* Print what was compared with golden.c. With infer == NULL the model is not run. */
+bool self_test(infer_t infer);
+
+/* Print the five best labels. */
+void print_best(const float *outputs);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
