@@ -32,6 +32,18 @@ needs_cmake = pytest.mark.skipif(
     reason="needs cmake, g++, libturbojpeg0-dev, libpng-dev and nlohmann-json3-dev: tests/install-debian.sh",
 )
 
+# Shrunk a lot, a little and not at all; both filters, both ways to a square.
+WAYS = (
+    Preprocess(size=64, crop_fraction=0.875),
+    Preprocess(size=64, crop_fraction=0.875, filter="bicubic"),
+    Preprocess(size=160, resize="stretch", filter="bicubic"),
+    Preprocess(size=448),
+)
+
+
+def named(preprocess: Preprocess) -> str:
+    return f"{preprocess.resize}-{preprocess.filter}-{preprocess.size}"
+
 
 def command(*words: object, **settings: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300, **settings)
@@ -112,16 +124,7 @@ def test_cpp_feeds_a_model_that_takes_floats(cpp: Path, tmp_path: Path) -> None:
 
 
 @needs_cmake
-@pytest.mark.parametrize(
-    "preprocess",
-    [
-        Preprocess(size=64, crop_fraction=0.875),
-        Preprocess(size=64, crop_fraction=0.875, filter="bicubic"),
-        Preprocess(size=160, resize="stretch", filter="bicubic"),
-        Preprocess(size=448),
-    ],
-    ids=lambda spec: f"{spec.resize}-{spec.filter}-{spec.size}",
-)
+@pytest.mark.parametrize("preprocess", WAYS, ids=named)
 def test_cpp_pixels_are_trainings(cpp: Path, preprocess: Preprocess, tmp_path: Path) -> None:
     ran = command(cpp, openvino_bundle(tmp_path, preprocess), "--self-test")
     largest = [float(value) for value in re.findall(r"largest difference of a pixel (\S+)", ran.stdout)]
@@ -322,16 +325,7 @@ def cortex_m7(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_arm
-@pytest.mark.parametrize(
-    "preprocess",
-    [
-        TINY_PREPROCESS,
-        Preprocess(size=96, crop_fraction=0.875, filter="bicubic"),
-        Preprocess(size=160, resize="stretch"),
-        Preprocess(size=448),
-    ],
-    ids=lambda spec: f"{spec.resize}-{spec.filter}-{spec.size}",
-)
+@pytest.mark.parametrize("preprocess", WAYS, ids=named)
 def test_pixels_of_a_cortex_m7_are_trainings(preprocess: Preprocess, tmp_path: Path) -> None:
     ran = cortex_m7(c_app(tmp_path, preprocess))
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -379,3 +373,26 @@ def test_a_label_may_hold_anything_that_a_line_may(tmp_path: Path) -> None:
     )
     built("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", tmp_path / "labels.c", "-o", tmp_path / "labels")
     assert command(tmp_path / "labels").stdout.splitlines() == list(labels)
+
+
+# Kotlin, on a JVM.
+
+FIT = APPS / "android" / "app" / "src" / "main" / "kotlin" / "edgecv" / "classify" / "Fit.kt"
+
+
+@pytest.mark.skipif(not shutil.which("kotlinc"), reason="needs kotlinc, such as npm's kotlin-compiler")
+def test_kotlin_pixels_are_trainings(tmp_path: Path) -> None:
+    sources = (FIT, ROOT / "tests" / "data" / "Pixels.kt")
+    built("kotlinc", "-Werror", *sources, "-include-runtime", "-d", tmp_path / "pixels.jar")
+    jobs, expected = [], {}
+    for photograph in sample_photographs():
+        with Image.open(photograph) as image:
+            image.save(png := tmp_path / f"{photograph.stem}.png")
+        for way in WAYS:
+            out = tmp_path / f"{photograph.stem}-{named(way)}.bin"
+            jobs += [png, out, way.size, way.resize, way.crop_fraction, way.filter]
+            expected[out] = decode(photograph, way)
+    built("java", "-cp", tmp_path / "pixels.jar", "PixelsKt", *jobs)
+    for out, pixels in expected.items():
+        given = np.fromfile(out, np.uint8).reshape(pixels.shape).astype(int)
+        assert np.abs(given - pixels).max() <= 1, out.name

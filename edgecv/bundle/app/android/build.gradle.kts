@@ -1,0 +1,3 @@
+plugins {
+    id("com.android.application") version "9.1.0" apply false
+}
