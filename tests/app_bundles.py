@@ -28,7 +28,7 @@ def sample_photographs() -> tuple[Path, Path]:
 
 
 def write_photographs(folder: Path) -> list[Path]:
-    """A JPEG, a PNG, a JPEG turned by its EXIF, a grey JPEG, and a PNG that is partly transparent."""
+    """A JPEG, a PNG, a JPEG turned by its EXIF, a grey JPEG, a PNG that is partly transparent, and a tall one."""
     china, flower = sample_photographs()
     folder.mkdir(parents=True)
     shutil.copy(china, folder / "0.jpg")
@@ -41,6 +41,7 @@ def write_photographs(folder: Path) -> list[Path]:
         fading = image.resize((200, 120))
         fading.putalpha(Image.linear_gradient("L").resize(fading.size))
         fading.save(folder / "4.png")
+        image.crop((200, 0, 350, 427)).save(folder / "5.png")
     return sorted(folder.iterdir())
 
 

@@ -21,7 +21,7 @@ static double weight_at(double x, bool bicubic) {
 
 /* Which source pixels result `i` is summed from: `weights`, in units of 2^-22, from pixel `first` on. Returns how many.
  * Where the axis shrinks, the filter widens with the factor, so that no pixel is passed over (antialiasing). */
-static int taps(const struct axis *axis, int i, int *first, int32_t *weights) {
+static int taps(const struct axis *axis, int i, int32_t *first, int32_t *weights) {
     const double scale = (double)(axis->to - axis->from) / axis->size, stretch = scale > 1.0 ? scale : 1.0;
     const double centre = axis->from + (i + 0.5) * scale, reach = (axis->bicubic ? 2.0 : 1.0) * stretch;
     int begin = (int)(centre - reach + 0.5), end = (int)(centre + reach + 0.5);
@@ -70,32 +70,47 @@ static void axes(const struct frame *frame, const struct preprocess *how, struct
     *down = (struct axis){frame->height, how->size, (float)top, (float)bottom, how->bicubic};
 }
 
+/* Sum rows of the frame to one of the result: first each row across, then all of them down. */
+static void rows_first(const struct frame *frame, int size, const int32_t *plan, int first, int count,
+                       const int32_t *weights, int32_t *sums, uint8_t *result) {
+    for (int i = 0; i < 3 * size; ++i) sums[i] = HALF;
+    for (int k = 0; k < count; ++k) {
+        const uint8_t *row = frame->pixels + (size_t)(first + k) * frame->width * frame->channels;
+        resize_row(row, frame->channels, size, plan, result); /* not yet the result: a row of it */
+        for (int i = 0; i < 3 * size; ++i) sums[i] += weights[k] * result[i];
+    }
+    for (int i = 0; i < 3 * size; ++i) result[i] = rounded(sums[i]);
+}
+
+/* The same the other way: first all rows down, then the one that is left across. */
+static void columns_first(const struct frame *frame, int size, const int32_t *plan, int first, int count,
+                          const int32_t *weights, uint8_t *row, uint8_t *result) {
+    const int values = frame->width * frame->channels;
+    const uint8_t *from = frame->pixels + (size_t)first * values;
+    for (int i = 0; i < values; ++i) {
+        int32_t sum = HALF;
+        for (int k = 0; k < count; ++k) sum += weights[k] * from[(size_t)k * values + i];
+        row[i] = rounded(sum);
+    }
+    resize_row(row, frame->channels, size, plan, result);
+}
+
 bool fit(const struct frame *frame, const struct preprocess *how, uint8_t *input, int32_t *work, size_t words) {
-    if (frame->width < 1 || frame->height < 1 || (frame->channels != 1 && frame->channels != 3)) return false;
-    if (words < (size_t)FIT_WORDS(frame->width, frame->height, how->size)) return false;
+    const int size = how->size, width = frame->width, height = frame->height;
+    if (width < 1 || height < 1 || (frame->channels != 1 && frame->channels != 3)) return false;
+    if (words < (size_t)FIT_WORDS(width, height, size)) return false;
     struct axis across, down;
     axes(frame, how, &across, &down);
 
     int32_t *plan = work, *end = work;
-    for (int x = 0; x < how->size; ++x) {
-        int first;
-        const int count = taps(&across, x, &first, end + 2);
-        end[0] = first;
-        end[1] = count;
-        end += 2 + count;
-    }
-    int32_t *sums = end, *weights = sums + 3 * how->size;
-    const int values = 3 * how->size;
-    for (int y = 0; y < how->size; ++y, input += values) {
-        int first;
+    for (int x = 0; x < size; ++x, end += 2 + end[1]) end[1] = taps(&across, x, &end[0], end + 2);
+    int32_t *sums = end, *weights = sums + FIT_MAX(3 * size, width);
+    const bool tall = height > size && height - size > 2 * (width - size); /* then Pillow takes columns first */
+    for (int y = 0; y < size; ++y, input += 3 * size) {
+        int32_t first;
         const int count = taps(&down, y, &first, weights);
-        for (int i = 0; i < values; ++i) sums[i] = HALF;
-        for (int k = 0; k < count; ++k) {
-            const uint8_t *row = frame->pixels + (size_t)(first + k) * frame->width * frame->channels;
-            resize_row(row, frame->channels, how->size, plan, input); /* not yet the result: a row of one */
-            for (int i = 0; i < values; ++i) sums[i] += weights[k] * input[i];
-        }
-        for (int i = 0; i < values; ++i) input[i] = rounded(sums[i]);
+        if (tall) columns_first(frame, size, plan, first, count, weights, (uint8_t *)sums, input);
+        else rows_first(frame, size, plan, first, count, weights, sums, input);
     }
     return true;
 }

@@ -27,8 +27,9 @@ struct preprocess {
 
 /* How many int32_t `fit` needs for frames up to `width` x `height`: 3,916 for 640 x 480 and an input of 224. */
 #define FIT_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define FIT_WORDS(width, height, size) \
-    (4 * FIT_MAX(width, size) + 6 * (size) + 4 * FIT_MAX(height, size) / (size) + 4)
+#define FIT_WORDS(width, height, size)                                            \
+    (4 * FIT_MAX(width, size) + 3 * (size) + FIT_MAX(3 * (size), width) + \
+     4 * FIT_MAX(height, size) / (size) + 4)
 
 /* Resize a frame to `size` x `size` RGB888, antialiased. Returns false, and writes nothing, where the frame is empty
  * or `words` are fewer than FIT_WORDS. */

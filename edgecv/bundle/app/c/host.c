@@ -14,7 +14,7 @@ static LiteRtTensorBuffer input_buffer, output_buffer;
 
 static void need(int status, const char *what) {
     if (status == 0) return;
-    fprintf(stderr, "classify: %s: LiteRT says %d\n", what, status);
+    fprintf(stderr, "classify: %s (%d)\n", what, status);
     exit(1);
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 #include <memory>
 #include <stdexcept>
@@ -82,8 +83,10 @@ Image decode_jpeg(const Bytes& bytes) {
     if (tjDecompressHeader3(decoder.get(), bytes.data(), bytes.size(), &width, &height, &sampling, &colours))
         throw std::runtime_error(tjGetErrorStr2(decoder.get()));
     Image image = blank(width, height);
-    if (tjDecompress2(decoder.get(), bytes.data(), bytes.size(), image.pixels.data(), width, 0, height, TJPF_RGB, 0))
-        throw std::runtime_error(tjGetErrorStr2(decoder.get()));
+    if (tjDecompress2(decoder.get(), bytes.data(), bytes.size(), image.pixels.data(), width, 0, height, TJPF_RGB, 0)) {
+        if (tjGetErrorCode(decoder.get()) == TJERR_FATAL) throw std::runtime_error(tjGetErrorStr2(decoder.get()));
+        std::cerr << "classify: warning: " << tjGetErrorStr2(decoder.get()) << '\n';
+    }
     return turned(image, orientation(bytes));
 }
 

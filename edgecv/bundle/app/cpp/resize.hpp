@@ -68,11 +68,27 @@ inline Image resize_rows(const Image& image, float from, float to, int size, Fil
     return result;
 }
 
+// Swap rows with columns.
+inline Image transposed(const Image& image) {
+    Image result{image.height, image.width, std::vector<std::uint8_t>(image.pixels.size())};
+    auto out = result.pixels.begin();
+    for (int x = 0; x < image.width; ++x)
+        for (int y = 0; y < image.height; ++y)
+            out = std::copy_n(&image.pixels[3 * (static_cast<std::size_t>(y) * image.width + x)], 3, out);
+    return result;
+}
+
 // Resize to `size` x `size`: the whole image, or with `crop` the centre square of `crop_fraction` of the shorter side.
+// Columns after rows, as Pillow does; before them where the height shrinks by more than twice what the width does.
 inline Image resize(const Image& image, int size, bool crop, double crop_fraction, Filter filter) {
     const double side = std::min(image.width, image.height) * crop_fraction;
-    const double left = crop ? (image.width - side) / 2 : 0.0, top = crop ? (image.height - side) / 2 : 0.0;
-    const double right = crop ? left + side : image.width, bottom = crop ? top + side : image.height;
-    const Image narrow = resize_rows(image, static_cast<float>(left), static_cast<float>(right), size, filter);
-    return resize_rows(narrow, static_cast<float>(top), static_cast<float>(bottom), size, filter);
+    const double across = crop ? side : image.width, down = crop ? side : image.height;
+    const double left = (image.width - across) / 2, top = (image.height - down) / 2;
+    const auto from_x = static_cast<float>(left), to_x = static_cast<float>(left + across);
+    const auto from_y = static_cast<float>(top), to_y = static_cast<float>(top + down);
+    if (image.height > size && image.height - size > 2 * (image.width - size)) {
+        const Image low = resize_rows(transposed(image), from_y, to_y, size, filter);
+        return transposed(resize_rows(low, from_x, to_x, size, filter));
+    }
+    return resize_rows(resize_rows(image, from_x, to_x, size, filter), from_y, to_y, size, filter);
 }

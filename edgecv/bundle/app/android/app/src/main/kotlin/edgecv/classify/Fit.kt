@@ -16,14 +16,28 @@ private const val FRACTION_BITS = 22 // 8 of 32 bits are the pixel's, 2 are left
 /** The source pixels that one result is summed from: `weights`, in units of 2^-22, from pixel `first` on. */
 private class Taps(val first: Int, val weights: IntArray)
 
-/** Resize to the model's input as training does, antialiased: columns after rows, 8 bits after each. */
+/**
+ * Resize to the model's input as training does, antialiased, 8 bits after each pass. Columns after rows, as Pillow does;
+ * before them where the height shrinks by more than twice what the width does.
+ */
 fun Image.fit(preprocess: Preprocess): ByteArray {
     val side = min(width, height) * preprocess.cropFraction
     val (across, down) = if (preprocess.crop) side to side else width.toDouble() to height.toDouble()
     val left = (width - across) / 2
     val top = (height - down) / 2
-    val narrow = resizeRows(left.toFloat(), (left + across).toFloat(), preprocess)
-    return narrow.resizeRows(top.toFloat(), (top + down).toFloat(), preprocess).pixels
+    fun Image.fitRows() = resizeRows(left.toFloat(), (left + across).toFloat(), preprocess)
+    fun Image.fitColumns() = resizeRows(top.toFloat(), (top + down).toFloat(), preprocess) // of an image on its side
+    val shrinksMostlyDown = height > preprocess.size && height - preprocess.size > 2 * (width - preprocess.size)
+    val fitted = if (shrinksMostlyDown) transposed().fitColumns().fitRows().transposed() else fitRows().fitColumns()
+    return fitted.pixels
+}
+
+private fun Image.transposed(): Image {
+    val result = ByteArray(pixels.size) {
+        val (x, y) = it / 3 / height to it / 3 % height
+        pixels[3 * (y * width + x) + it % 3]
+    }
+    return Image(height, width, result)
 }
 
 /** Resize each row, and swap rows with columns: twice gives an image resized both ways. */
