@@ -30,8 +30,8 @@ demo: setup ## train, compress, verify and measure EfficientNet-Lite0 on photogr
 fast-demo: setup ## the same network as fast as it gets: channels removed, distilled, trained with quantization
 	$(BIN)/edgecv run models/efficientnet_lite0_fast.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
 
-$(TARGETS): setup ## build, verify and measure MODEL on a device
-	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ $(RUN_ARGS)
+$(TARGETS): setup ## build, verify and measure MODEL on a device, and write its bundle
+	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ --bundle $(RUN_ARGS)
 
 all-targets: setup ## build, verify and measure MODEL on every device that can be reached now, in one table
 	$(BIN)/edgecv run $(MODEL) --all-targets --out runs/$(notdir $(basename $(MODEL)))-all-targets $(RUN_ARGS)

@@ -62,6 +62,7 @@ def run(
     data: DataOpt = None,
     out: OutOpt = None,
     quick: QuickOpt = False,
+    bundle: Annotated[bool, typer.Option("--bundle", help="write the bundle of each target too")] = False,
     json_: JsonOpt = False,
 ) -> None:
     """Build, verify and measure every variant of a recipe on each target, and write the report."""
@@ -69,7 +70,8 @@ def run(
 
     names = [*(target or ()), *(_within_reach() if all_targets else ())]
     with _prepared(recipe, names, data=data, out=out) as (stages, targets):
-        results = execute(stages, targets, quick=quick, command=shlex.join(["edgecv", *sys.argv[1:]]))
+        command = shlex.join(["edgecv", *sys.argv[1:]])
+        results = execute(stages, targets, quick=quick, bundles=bundle, command=command)
     show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
     for warning in results.host["warnings"]:
         tell(f"note: {warning}")
@@ -130,6 +132,40 @@ def verify(
         results = check(stages, targets, files=file or ())
     show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
     raise typer.Exit(exit_code(results))
+
+
+@app.command()
+def bundle(
+    recipe: RecipeArg,
+    target: TargetOpt = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="bundle this version, not the best")] = None,
+    golden: Annotated[int, typer.Option("--golden", min=1, max=100, help="photographs to prove it right with")] = 5,
+    data: DataOpt = None,
+    out: OutOpt = None,
+    json_: JsonOpt = False,
+) -> None:
+    """Write what an app developer needs of a finished run's best version: OUT/bundles/TARGET."""
+    from edgecv.pipeline import bundle
+
+    with _prepared(recipe, target, data=data, out=out) as (stages, targets):
+        folders = bundle(stages, targets, variant=variant, count=golden)
+    columns([{"bundle": str(folder)} for folder in folders], as_json=json_)
+
+
+@app.command("verify-bundle")
+def verify_bundle(
+    folder: Annotated[Path, typer.Argument(help="a bundle's folder")],
+    json_: JsonOpt = False,
+) -> None:
+    """Check that every file of a bundle is as it was made; no model is opened."""
+    from edgecv.bundle import problems
+
+    found = problems(str(folder))
+    if json_:
+        print(json.dumps({"bundle": str(folder), "problems": found}, indent=1))
+    else:
+        print("\n".join(found) or f"{folder}: every file is as it was made")
+    raise typer.Exit(1 if found else 0)
 
 
 @app.command()

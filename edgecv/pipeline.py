@@ -11,10 +11,11 @@ from typing import Any
 
 from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
+from edgecv.bundle import write_bundle
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
 from edgecv.devices import Device, elsewhere, open_device, warned
-from edgecv.errors import ConfigError, EnvError
+from edgecv.errors import ConfigError, EdgecvError, EnvError
 from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
 from edgecv.nets.build import check_name
@@ -27,7 +28,7 @@ from edgecv.stats import process_figure, spread_warning
 from edgecv.store import Store, default_root, point, write_atomically
 from edgecv.target import Target, load_target
 
-__all__ = ["DEFAULT_TARGETS", "build", "check", "execute", "prepare", "run", "write_report"]
+__all__ = ["DEFAULT_TARGETS", "build", "bundle", "check", "execute", "prepare", "run", "write_report"]
 
 DEFAULT_TARGETS = ("linux-litert", "linux-openvino")
 RESULTS, MEASUREMENTS = "results.json", "measurements.json"
@@ -66,15 +67,29 @@ def run(
     return execute(stages, found, quick=quick, command=command)
 
 
-def execute(stages: Stages, targets: Sequence[Target], *, quick: bool = False, command: str = "") -> Results:
-    """Do what `run` does with stages and targets that `prepare` gave."""
+def execute(
+    stages: Stages, targets: Sequence[Target], *, quick: bool = False, bundles: bool = False, command: str = ""
+) -> Results:
+    """Do what `run` does with stages and targets that `prepare` gave; `bundles`: write each target's, where it can."""
     with stages.store.in_use(), _opened(tuple(map(measure.quick, targets)) if quick else targets) as devices:
         warnings = host.warnings()
         rows, raw, entries = _evidence(stages, devices)
         results = _results(stages, devices, rows, warnings=[*warnings, *warned(devices), *_spreads(raw)])
         _write(stages, results, {"rows": raw, **causes(stages, entries)}, command=command)
         stages.store.keep(stages.out, stages.keys)
+        for device in devices if bundles else ():
+            try:
+                stages.listener.note(f"bundle: {write_bundle(stages, device, results)}")
+            except EdgecvError as error:
+                stages.listener.note(f"no bundle for {device.target.name}: {error}")
     return results
+
+
+def bundle(stages: Stages, targets: Sequence[Target], *, variant: str | None = None, count: int = 5) -> list[Path]:
+    """Write a bundle for each target from what a run left in `stages.out`; return their folders. See `write_bundle`."""
+    results = read_results(stages.out / RESULTS)
+    with stages.store.in_use(), _opened(targets) as devices:
+        return [write_bundle(stages, device, results, variant=variant, count=count) for device in devices]
 
 
 def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifact]]:

@@ -32,6 +32,8 @@ def test_help_lists_every_command():
         "train",
         "export",
         "verify",
+        "bundle",
+        "verify-bundle",
         "bench",
         "explain",
         "report",

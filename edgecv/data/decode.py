@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edgecv.errors import DataError
 from edgecv.recipe import Preprocess
 
-__all__ = ["decode"]
+__all__ = ["decode", "open_rgb"]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # A file that claims more pixels than this is refused: decoding it would take more than half a gigabyte.
@@ -19,21 +20,35 @@ _MAX_PIXELS = 89_478_485
 
 
 def decode(path: str | Path, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """Read an image file as uint8 `(size, size, 3)`, RGB in 0-255.
+    """Read an image file as uint8 `(size, size, 3)`, RGB in 0-255: what `open_rgb` gives, resized.
+
+    Downscaling is antialiased: the filter widens with the factor.
+
+    Raises:
+        DataError: as `open_rgb` does.
+    """
+    return np.asarray(_read(path, lambda image: _fit(image, preprocess)))
+
+
+def open_rgb(path: str | Path) -> Image.Image:
+    """Read an image file in RGB, as large as it is.
 
     The EXIF orientation is applied. Grey, palette and CMYK become RGB; 16-bit grey is scaled to 8 bits; transparent
     pixels show white, as on a page; an animation gives its first frame. Colour profiles are not applied.
-    Downscaling is antialiased: the filter widens with the factor.
 
     Raises:
         DataError: the file is missing, truncated, damaged, too large or of no known type. `got` is the reason.
     """
+    return _read(path, lambda image: image)
+
+
+def _read(path: str | Path, then: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
             image.load()
-            pixels = _fit(_rgb(ImageOps.exif_transpose(image)), preprocess)
+            return then(_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError as error:
         raise _refusal(path, "not an image of a known type") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -41,7 +56,6 @@ def decode(path: str | Path, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     # A damaged file can make Pillow's readers raise nearly anything: struct.error, IndexError, zlib.error, ...
     except Exception as error:
         raise _refusal(path, str(error) or type(error).__name__) from error
-    return np.asarray(pixels)
 
 
 def _refusal(path: str | Path, reason: str) -> DataError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgecv.report.cells import by_target, clean, decimal, figure, status_word
 from edgecv.results import Results, Row
 
-__all__ = ["verdict"]
+__all__ = ["best", "verdict"]
 
 # With fewer pairs the signed-rank test can't reach 5 %, however far apart the two are.
 _FEWEST_PROCESSES = 6
@@ -29,23 +29,30 @@ def verdict(results: Results, *, max_drop_pp: float | None = None) -> str:
     return "\n".join(lines) or "No version was built."
 
 
+def best(rows: Sequence[Row]) -> Row | None:
+    """Choose among one target's rows with the status "pass": the fastest, of equal ones the smallest.
+
+    The smallest, where no latency is the device's own; None, where no row passes.
+    """
+    passed = [row for row in rows if status_word(row) == "pass"]
+    timed = [row for row in passed if _p50(row) is not None]
+    return min(timed or passed, key=lambda row: (_p50(row) or 0.0, _size(row)), default=None)
+
+
 def _conclude(target: str, rows: Sequence[Row], limit: float | None) -> str:
     where = f"On {clean(target)}" + "".join(
         f" ({word})" for word in sorted({row.timing for row in rows} - {"measured"})
     )
-    passed = [row for row in rows if status_word(row) == "pass"]
-    if not passed:
+    chosen = best(rows)
+    if chosen is None:
         return _without_a_pass(where, rows)
-    timed = [row for row in passed if _p50(row) is not None]
-    if not timed:
-        smallest = min(passed, key=_size)
-        what = f"{clean(smallest.variant)} is the smallest verified version{_drop(smallest, limit)}"
-        why = f"latencies are {smallest.timing}" if smallest.latency_ms else "no latency was measured"
+    if _p50(chosen) is None:
+        what = f"{clean(chosen.variant)} is the smallest verified version{_drop(chosen, limit)}"
+        why = f"latencies are {chosen.timing}" if chosen.latency_ms else "no latency was measured"
         return f"{where}, {what}; {why}."
-    best = min(timed, key=lambda row: (_p50(row) or 0.0, _size(row)))
-    merits = f"{_merits(best, rows)}{_drop(best, limit)}{_doubt(best)}"
-    sentence = f"{where}, {clean(best.variant)} is the best verified version: {merits}."
-    return sentence + _smaller(best, timed) + _faster_but(best, rows)
+    merits = f"{_merits(chosen, rows)}{_drop(chosen, limit)}{_doubt(chosen)}"
+    sentence = f"{where}, {clean(chosen.variant)} is the best verified version: {merits}."
+    return sentence + _smaller(chosen, rows) + _faster_but(chosen, rows)
 
 
 def _p50(row: Row) -> float | None:
@@ -64,17 +71,17 @@ def _drop(row: Row, limit: float | None) -> str:
     return drop if limit is None else f"{drop} (limit {decimal(limit)})"
 
 
-def _merits(best: Row, rows: Sequence[Row]) -> str:
+def _merits(chosen: Row, rows: Sequence[Row]) -> str:
     """What the best version gains over the baseline of its target."""
-    speedup = best.speedup
+    speedup = chosen.speedup
     baseline = next((row for row in rows if speedup and row.variant == speedup.baseline), None)
-    if speedup is None or baseline is best:
-        return f"p50 {figure(_p50(best) or 0.0)} ms"
+    if speedup is None or baseline is chosen:
+        return f"p50 {figure(_p50(chosen) or 0.0)} ms"
     against = clean(speedup.baseline)
-    size = _times(_size(baseline), _size(best), "smaller", "larger") if baseline else ""
-    speed = "" if _doubt(best) else _times(speedup.ratio, 1.0, "faster", "slower")
+    size = _times(_size(baseline), _size(chosen), "smaller", "larger") if baseline else ""
+    speed = "" if _doubt(chosen) else _times(speedup.ratio, 1.0, "faster", "slower")
     gains = " and ".join(filter(None, (speed, size)))
-    return f"{gains} than {against}" if gains else f"p50 {figure(_p50(best) or 0.0)} ms"
+    return f"{gains} than {against}" if gains else f"p50 {figure(_p50(chosen) or 0.0)} ms"
 
 
 def _doubt(row: Row) -> str:
@@ -92,17 +99,17 @@ def _times(before: float, after: float, less: str, more: str) -> str:
     return f"{ratio:.{2 if ratio < 1.1 else 1}f}x {less if before > after else more}"
 
 
-def _smaller(best: Row, timed: Sequence[Row]) -> str:
+def _smaller(chosen: Row, rows: Sequence[Row]) -> str:
     """Name the smallest version that passes where it is markedly smaller than the fastest."""
-    smallest = min(timed, key=_size)
-    if not _size(smallest) or _size(best) / _size(smallest) < 1.2:
+    smallest = min((row for row in rows if status_word(row) == "pass" and _p50(row) is not None), key=_size)
+    if not _size(smallest) or _size(chosen) / _size(smallest) < 1.2:
         return ""
-    return f" {clean(smallest.variant)} passes too and is {_size(best) / _size(smallest):.1f}x smaller."
+    return f" {clean(smallest.variant)} passes too and is {_size(chosen) / _size(smallest):.1f}x smaller."
 
 
-def _faster_but(best: Row, rows: Sequence[Row]) -> str:
+def _faster_but(chosen: Row, rows: Sequence[Row]) -> str:
     """Name what has a lower median than the best, but does not pass."""
-    faster = [row for row in rows if status_word(row) != "pass" and (_p50(row) or 9e9) < (_p50(best) or 0.0)]
+    faster = [row for row in rows if status_word(row) != "pass" and (_p50(row) or 9e9) < (_p50(chosen) or 0.0)]
     return "".join(
         f" {clean(row.variant)} has a lower p50 ({figure(_p50(row) or 0.0)} ms), but does not pass: "
         f"{clean(row.status)}."

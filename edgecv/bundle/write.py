@@ -1,0 +1,178 @@
+"""Write a bundle: a verified version of a model, and all that an app developer needs to run it and prove it right."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.artifact import digest_files
+from edgecv.bundle import verify_bundle
+from edgecv.bundle.golden import PIXEL_TOLERANCE, Golden, golden, preprocess_spec
+from edgecv.config import VERSION
+from edgecv.devices import Device
+from edgecv.errors import ModelError, UsageError
+from edgecv.recipe import recipe_digest
+from edgecv.report import best
+from edgecv.results import Results, Row
+from edgecv.runtimes import model_files
+from edgecv.stages import Stages
+from edgecv.store import point, write_atomically
+
+__all__ = ["APPS", "write_bundle"]
+
+HERE = Path(__file__).parent
+# Folders of app/, and the runtimes that their code is for.
+APPS = {
+    "python": ("litert", "openvino"),
+    "cpp": ("litert", "openvino"),
+    "c": ("litert",),
+    "android": ("litert",),
+    "web": ("litert",),
+}
+
+
+def write_bundle(
+    stages: Stages, device: Device, results: Results, *, variant: str | None = None, count: int = 5
+) -> Path:
+    """Make the bundle of a target from what a run left; return its folder, `OUT/bundles/TARGET`.
+
+    The version is the best that passes, or `variant`, whatever its status, in `OUT/bundles/TARGET-VARIANT`. `count`:
+    golden photographs. The folder is there whole or not at all.
+
+    Raises:
+        UsageError: no version passes, or the results are of another recipe.
+        ModelError: the version's file is not the one that was verified.
+        DeviceError: the device can't be reached.
+    """
+    _refuse_others(stages, results)
+    target = device.target.name
+    row = _row(results, target, variant)
+    folder = stages.out / "bundles" / (target if variant is None else f"{target}-{variant}")
+    with (
+        stages.store.lock(f"bundle-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()}"),
+        _whole(folder) as to,
+    ):
+        model = _copy_model(stages.out, row, to)
+        with tempfile.TemporaryDirectory(prefix="edgecv-") as work:
+            found = golden(
+                stages.index, device, model, row, preprocess=stages.recipe.preprocess, count=count, work=Path(work)
+            )
+        _write_texts(stages, row, model[0].name, found, to)
+        _copy_apps(row.runtime, to)
+        shutil.copyfile(verify_bundle.__file__, to / "verify_bundle.py")
+        _write_manifest(to)
+    return folder
+
+
+def _refuse_others(stages: Stages, results: Results) -> None:
+    if results.recipe.sha256 != recipe_digest(stages.recipe):
+        raise UsageError(
+            f"the results in {stages.out} are of another recipe, or of other photographs",
+            got=f"recipe {results.recipe.sha256[:12]}",
+            expected=recipe_digest(stages.recipe)[:12],
+            fix="give the RECIPE, --data and --out of the run, or do `edgecv run` again",
+        )
+
+
+def _row(results: Results, target: str, variant: str | None) -> Row:
+    """Choose the version: the one that is named, else the best."""
+    rows = [row for row in results.rows if row.target == target]
+    have = ", ".join(f"{row.variant} ({row.status})" for row in rows) or "no version"
+    if variant is None:
+        row, problem = best(rows), f"no version passes on {target}"
+    else:
+        row, problem = next((row for row in rows if row.variant == variant), None), f"no {variant} on {target}"
+    if row is None or row.artifact is None:
+        fix = "name one by --variant: its card will say that it did not pass" if rows else "`edgecv run` on it first"
+        raise UsageError(problem, got=have, fix=fix)
+    return row
+
+
+def _copy_model(out: Path, row: Row, to: Path) -> tuple[Path, ...]:
+    """Copy the version's files as `model.*`, once they are seen to be those that the results are about."""
+    assert row.artifact is not None
+    files = model_files(out / row.artifact.path)
+    copies = tuple(to / f"model{file.suffix}" for file in files)
+    for file, copy in zip(files, copies, strict=True):
+        shutil.copyfile(file, copy)
+    if (got := digest_files(*copies)) != row.artifact.sha256:
+        raise ModelError(
+            f"{files[0]} is not the file that was verified",
+            got=f"SHA-256 {got[:12]}",
+            expected=row.artifact.sha256[:12],
+            fix="do `edgecv run` again",
+        )
+    return copies
+
+
+def _write_texts(stages: Stages, row: Row, model: str, found: Golden, to: Path) -> None:
+    """Write labels, preprocessing and golden photographs."""
+    labels = stages.index.classes
+    (to / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8", newline="\n")
+    spec = preprocess_spec(stages.recipe.preprocess, input=found.input, output=found.output)
+    (to / "preprocess.json").write_bytes(_json(spec))
+    (to / "golden").mkdir()
+    images = []
+    for number, (image, pixels, outputs) in enumerate(zip(found.images, found.pixels, found.outputs, strict=True)):
+        (to / "golden" / f"{number}.png").write_bytes(image)
+        (to / "golden" / f"{number}.input.bin").write_bytes(pixels.astype(found.input["dtype"]).tobytes())
+        entry = {"image": f"{number}.png", "input": f"{number}.input.bin"}
+        images.append({**entry, "outputs": outputs.tolist(), "label": labels[int(np.argmax(outputs))]})
+    about = {
+        "model": model,
+        "runtime": row.runtime,
+        "tolerance": found.tolerance,
+        "pixel_tolerance": PIXEL_TOLERANCE,
+        "preprocess": dict(list(spec.items())[:8]),
+        "labels": labels,
+        "images": images,
+    }
+    (to / "golden" / "golden.json").write_bytes(_json(about))
+
+
+def _copy_apps(runtime: str, to: Path) -> None:
+    for language, runtimes in APPS.items():
+        if runtime in runtimes and (HERE / "app" / language).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "build", "node_modules")
+            shutil.copytree(HERE / "app" / language, to / "app" / language, ignore=ignored)
+
+
+def _write_manifest(to: Path) -> None:
+    paths = sorted(path for path in to.rglob("*") if path.is_file())
+    files = {
+        path.relative_to(to).as_posix(): {"sha256": digest_files(path), "size_bytes": path.stat().st_size}
+        for path in paths
+    }
+    made = verify_bundle.make_manifest(files, version=VERSION, signed=False)
+    write_atomically(to / verify_bundle.MANIFEST, made)
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` once the block has ended well, by renames."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # by one that was killed
+        shutil.rmtree(left)
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        yield new
+        point("bundle:made")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
