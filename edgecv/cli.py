@@ -140,31 +140,39 @@ def bundle(
     target: TargetOpt = None,
     variant: Annotated[str | None, typer.Option("--variant", help="bundle this version, not the best")] = None,
     golden: Annotated[int, typer.Option("--golden", min=1, max=100, help="photographs to prove it right with")] = 5,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="measure what OpenCV and TensorFlow make of the pixels")
+    ] = False,
+    sign: Annotated[Path | None, typer.Option("--sign", help="sign it by this private key (PEM)")] = None,
     data: DataOpt = None,
     out: OutOpt = None,
     json_: JsonOpt = False,
 ) -> None:
     """Write what an app developer needs of a finished run's best version: OUT/bundles/TARGET."""
+    from edgecv.bundle import Options
     from edgecv.pipeline import bundle
 
+    options = Options(variant=variant, count=golden, drift=drift, key=sign)
     with _prepared(recipe, target, data=data, out=out) as (stages, targets):
-        folders = bundle(stages, targets, variant=variant, count=golden)
+        folders = bundle(stages, targets, options)
     columns([{"bundle": str(folder)} for folder in folders], as_json=json_)
 
 
 @app.command("verify-bundle")
 def verify_bundle(
     folder: Annotated[Path, typer.Argument(help="a bundle's folder")],
+    key: Annotated[Path | None, typer.Option("--key", help="check its signature by this public key (PEM) too")] = None,
     json_: JsonOpt = False,
 ) -> None:
     """Check that every file of a bundle is as it was made; no model is opened."""
-    from edgecv.bundle import problems
+    from edgecv.bundle import check_bundle
 
-    found = problems(str(folder))
+    found = check_bundle(folder, key=key)
     if json_:
         print(json.dumps({"bundle": str(folder), "problems": found}, indent=1))
     else:
-        print("\n".join(found) or f"{folder}: every file is as it was made")
+        signed = ", and signed by this key" if key else ""
+        print("\n".join(found) or f"{folder}: every file is as it was made{signed}")
     raise typer.Exit(1 if found else 0)
 
 

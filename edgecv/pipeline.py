@@ -11,7 +11,7 @@ from typing import Any
 
 from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
-from edgecv.bundle import write_bundle
+from edgecv.bundle import Options, write_bundle
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
 from edgecv.devices import Device, elsewhere, open_device, warned
@@ -85,11 +85,11 @@ def execute(
     return results
 
 
-def bundle(stages: Stages, targets: Sequence[Target], *, variant: str | None = None, count: int = 5) -> list[Path]:
+def bundle(stages: Stages, targets: Sequence[Target], options: Options | None = None) -> list[Path]:
     """Write a bundle for each target from what a run left in `stages.out`; return their folders. See `write_bundle`."""
     results = read_results(stages.out / RESULTS)
     with stages.store.in_use(), _opened(targets) as devices:
-        return [write_bundle(stages, device, results, variant=variant, count=count) for device in devices]
+        return [write_bundle(stages, device, results, options) for device in devices]
 
 
 def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifact]]:

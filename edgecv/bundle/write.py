@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ import numpy as np
 
 from edgecv.artifact import digest_files
 from edgecv.bundle import verify_bundle
+from edgecv.bundle.about import About, hits_by_class
+from edgecv.bundle.bom import bom
+from edgecv.bundle.card import card
+from edgecv.bundle.drift import drift
 from edgecv.bundle.golden import PIXEL_TOLERANCE, Golden, golden, preprocess_spec
+from edgecv.bundle.sign import sign
 from edgecv.config import VERSION
 from edgecv.devices import Device
 from edgecv.errors import ModelError, UsageError
@@ -26,7 +32,7 @@ from edgecv.runtimes import model_files
 from edgecv.stages import Stages
 from edgecv.store import point, write_atomically
 
-__all__ = ["APPS", "write_bundle"]
+__all__ = ["APPS", "Options", "write_bundle"]
 
 HERE = Path(__file__).parent
 # Folders of app/, and the runtimes that their code is for.
@@ -39,37 +45,73 @@ APPS = {
 }
 
 
-def write_bundle(
-    stages: Stages, device: Device, results: Results, *, variant: str | None = None, count: int = 5
-) -> Path:
-    """Make the bundle of a target from what a run left; return its folder, `OUT/bundles/TARGET`.
+@dataclass(frozen=True)
+class Options:
+    """How a bundle is made.
 
-    The version is the best that passes, or `variant`, whatever its status, in `OUT/bundles/TARGET-VARIANT`. `count`:
-    golden photographs. The folder is there whole or not at all.
+    `variant`: the version, whatever its status; the best that passes where it is left out. `count`: golden photographs.
+    `drift`: measure what other decoders make of the test split. `key`: a private key (PEM) to sign with.
+    """
+
+    variant: str | None = None
+    count: int = 5
+    drift: bool = False
+    key: Path | None = None
+
+
+def write_bundle(stages: Stages, device: Device, results: Results, options: Options | None = None) -> Path:
+    """Make the bundle of a target from what a run left; return its folder.
+
+    It is `OUT/bundles/TARGET`, or `OUT/bundles/TARGET-VARIANT` for a version that is named, whole or not at all.
 
     Raises:
-        UsageError: no version passes, or the results are of another recipe.
+        UsageError: no version passes, or the results are of another recipe, or the key can't be used.
         ModelError: the version's file is not the one that was verified.
         DeviceError: the device can't be reached.
+        MissingError: it is to be signed, and model-signing is not installed.
     """
+    options = options or Options()
     _refuse_others(stages, results)
-    target = device.target.name
+    target, variant = device.target.name, options.variant
     row = _row(results, target, variant)
     folder = stages.out / "bundles" / (target if variant is None else f"{target}-{variant}")
-    with (
-        stages.store.lock(f"bundle-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()}"),
-        _whole(folder) as to,
-    ):
-        model = _copy_model(stages.out, row, to)
-        with tempfile.TemporaryDirectory(prefix="edgecv-") as work:
-            found = golden(
-                stages.index, device, model, row, preprocess=stages.recipe.preprocess, count=count, work=Path(work)
-            )
-        _write_texts(stages, row, model[0].name, found, to)
-        _copy_apps(row.runtime, to)
-        shutil.copyfile(verify_bundle.__file__, to / "verify_bundle.py")
-        _write_manifest(to)
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
+    with stages.store.lock(f"bundle-{name}"), _whole(folder) as to:
+        _fill(stages, device, results, row, options, to=to)
     return folder
+
+
+def _fill(stages: Stages, device: Device, results: Results, row: Row, options: Options, *, to: Path) -> None:
+    model = _copy_model(stages.out, row, to)
+    recipe = stages.recipe
+    with tempfile.TemporaryDirectory(prefix="edgecv-") as work:
+        found = golden(
+            stages.index, device, model, row, preprocess=recipe.preprocess, count=options.count, work=Path(work)
+        )
+    spec = preprocess_spec(recipe.preprocess, input=found.input, output=found.output)
+    about = About(
+        row=row,
+        results=results,
+        recipe=recipe,
+        index=stages.index,
+        files=model,
+        spec=spec,
+        tolerance=found.tolerance,
+        count=len(found.images),
+        hits=hits_by_class(stages.out / "measurements.json", row),
+        drift=drift(stages, device, model) if options.drift else None,
+    )
+    _write_golden(about, found, to)
+    labels = "".join(f"{label}\n" for label in about.index.classes)
+    for file, text in {"labels.txt": labels, "card.md": card(about)}.items():
+        (to / file).write_bytes(text.encode())
+    for file, value in {"preprocess.json": spec, "bom.json": bom(about)}.items():
+        (to / file).write_bytes(_json(value))
+    _copy_apps(row.runtime, to)
+    shutil.copyfile(verify_bundle.__file__, to / "verify_bundle.py")
+    _write_manifest(to, signed=options.key is not None)
+    if options.key is not None:
+        sign(to, options.key)
 
 
 def _refuse_others(stages: Stages, results: Results) -> None:
@@ -113,29 +155,25 @@ def _copy_model(out: Path, row: Row, to: Path) -> tuple[Path, ...]:
     return copies
 
 
-def _write_texts(stages: Stages, row: Row, model: str, found: Golden, to: Path) -> None:
-    """Write labels, preprocessing and golden photographs."""
-    labels = stages.index.classes
-    (to / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8", newline="\n")
-    spec = preprocess_spec(stages.recipe.preprocess, input=found.input, output=found.output)
-    (to / "preprocess.json").write_bytes(_json(spec))
+def _write_golden(about: About, found: Golden, to: Path) -> None:
+    """Write photographs, the inputs that training makes of them, and what the model gave."""
     (to / "golden").mkdir()
-    images = []
+    images, labels = [], about.index.classes
     for number, (image, pixels, outputs) in enumerate(zip(found.images, found.pixels, found.outputs, strict=True)):
         (to / "golden" / f"{number}.png").write_bytes(image)
         (to / "golden" / f"{number}.input.bin").write_bytes(pixels.astype(found.input["dtype"]).tobytes())
         entry = {"image": f"{number}.png", "input": f"{number}.input.bin"}
         images.append({**entry, "outputs": outputs.tolist(), "label": labels[int(np.argmax(outputs))]})
-    about = {
-        "model": model,
-        "runtime": row.runtime,
+    said = {
+        "model": about.files[0].name,
+        "runtime": about.row.runtime,
         "tolerance": found.tolerance,
         "pixel_tolerance": PIXEL_TOLERANCE,
-        "preprocess": dict(list(spec.items())[:8]),
+        "preprocess": dict(list(about.spec.items())[:8]),
         "labels": labels,
         "images": images,
     }
-    (to / "golden" / "golden.json").write_bytes(_json(about))
+    (to / "golden" / "golden.json").write_bytes(_json(said))
 
 
 def _copy_apps(runtime: str, to: Path) -> None:
@@ -145,13 +183,13 @@ def _copy_apps(runtime: str, to: Path) -> None:
             shutil.copytree(HERE / "app" / language, to / "app" / language, ignore=ignored)
 
 
-def _write_manifest(to: Path) -> None:
+def _write_manifest(to: Path, *, signed: bool) -> None:
     paths = sorted(path for path in to.rglob("*") if path.is_file())
     files = {
         path.relative_to(to).as_posix(): {"sha256": digest_files(path), "size_bytes": path.stat().st_size}
         for path in paths
     }
-    made = verify_bundle.make_manifest(files, version=VERSION, signed=False)
+    made = verify_bundle.make_manifest(files, version=VERSION, signed=signed)
     write_atomically(to / verify_bundle.MANIFEST, made)
 
 

@@ -1,0 +1,192 @@
+"""The model card of a bundle, as Hugging Face reads it: a head in YAML, then what was measured, and what was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from edgecv.bundle.about import About, source_name
+from edgecv.bundle.drift import Drift
+from edgecv.config import VERSION
+from edgecv.report import best
+
+__all__ = ["card"]
+
+LIBRARIES = {"litert": "tflite", "openvino": "openvino"}  # as Hugging Face calls them
+NOT_MEASURED = "Not measured: `edgecv bundle --drift` does."
+
+
+def card(about: About) -> str:
+    """Write card.md."""
+    head = "\n".join(_yaml(_metadata(about)))
+    parts = [_title(about), _results(about), _classes(about), _preprocessing(about), _limits(about), _use(about)]
+    return f"---\n{head}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _metadata(about: About) -> dict[str, Any]:
+    row = about.row
+    tags = ["edgecv", row.runtime, row.precision, row.target]
+    entry = {
+        "license": "unknown",
+        "library_name": LIBRARIES.get(row.runtime, row.runtime),
+        "pipeline_tag": "image-classification",
+        "tags": sorted(set(tags)),
+    }
+    if row.accuracy is None:
+        return entry
+    metrics = [{"type": "accuracy", "name": "top-1", "value": round(row.accuracy.value, 6)}]
+    if row.accuracy.top5 is not None:
+        metrics.append({"type": "accuracy", "name": "top-5", "value": round(row.accuracy.top5, 6)})
+    result = {
+        "task": {"type": "image-classification", "name": "Image classification"},
+        "dataset": {"type": "imagefolder", "name": source_name(about.index.source), "split": "test"},
+        "metrics": metrics,
+    }
+    return {**entry, "model-index": [{"name": about.name, "results": [result]}]}
+
+
+def _yaml(value: Any, indent: str = "") -> Iterator[str]:
+    """Write a dict as YAML, a line each; JSON's strings and numbers are YAML's."""
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield f"{indent}{key}:"
+            yield from _yaml(item, indent + "  ")
+        elif isinstance(item, list):
+            yield f"{indent}{key}:"
+            for one in item:
+                lines = list(_yaml(one, indent + "  ")) if isinstance(one, dict) else [f"{indent}  {_scalar(one)}"]
+                yield f"{indent}- {lines[0].lstrip()}"
+                yield from lines[1:]
+        else:
+            yield f"{indent}{key}: {_scalar(item)}"
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _title(about: About) -> str:
+    row, results = about.row, about.results
+    rows = [one for one in results.rows if one.target == row.target]
+    what = f"{_text(row.model)}, version {_text(row.variant)}, for {_text(row.target)} ({row.runtime})."
+    if row.status != "pass":
+        state = f"**It did not pass the run's verification: {_text(row.status)}.** It was bundled because it was named."
+    elif best(rows) == row:
+        state = "It is the best version that passed the run's verification on this target."
+    else:
+        state = "It passed the run's verification. It is not the best version that did: it was bundled by name."
+    return f"# {_text(about.name)}\n\nAn image classifier of {len(about.index.classes)} classes: {what} {state}"
+
+
+def _results(about: About) -> str:
+    row = about.row
+    lines = [
+        ("size", f"{row.artifact.size_bytes / 1e6:.3f} MB" if row.artifact else "-"),
+        ("precision of the file", row.precision),
+        ("precision that ran", row.executed_precision or "-"),
+        ("parameters, multiply-accumulates", f"{_count(row.params)}, {_count(row.macs)}"),
+    ]
+    if row.accuracy:
+        found = row.accuracy
+        low, high = found.ci95
+        lines.append(("top-1", f"{found.value:.1%} [{low:.1%}, {high:.1%}] of {found.n} test photographs"))
+        if found.drop_pp is not None and found.drop_ci95:
+            low, high = found.drop_ci95
+            lines.append(("below the float network", f"{found.drop_pp:.2f} [{low:.2f}, {high:.2f}] percentage points"))
+    if row.latency_ms:
+        p50, p90 = (_ms(one) for one in (row.latency_ms.p50, row.latency_ms.p90))
+        lines.append((f"latency, {row.timing}", f"p50 {p50}, p90 {p90}, in {row.latency_ms.processes} processes"))
+    if row.memory:
+        lines.append(("largest resident set", f"{row.memory.peak_rss_bytes / 1e6:.0f} MB"))
+    machine = about.machine
+    facts = [("ran on", ", ".join(_text(str(machine[key])) for key in ("cpu", "arch", "os") if machine.get(key)))]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.get("runtimes", {}).items()))
+    facts += [("cores, flags", f"{machine.get('cores_usable', '-')}, {', '.join(machine.get('flags') or ['-'])}")]
+    facts += [("software", _text(versions))]
+    note = "In brackets: 95 % intervals. Accuracy is that of these bytes in this runtime. MB: 10^6 bytes."
+    return f"## Measured\n\n{_table(('figure', 'value'), [*lines, *facts])}\n\n{note}"
+
+
+def _classes(about: About) -> str:
+    if not about.hits:
+        return ""
+    rows = [
+        (_text(name), f"{hits} of {count}", f"{hits / count:.1%}" if count else "-") for name, hits, count in about.hits
+    ]
+    return f"## By class\n\n{_table(('class', 'right', 'share'), rows)}"
+
+
+def _preprocessing(about: About) -> str:
+    spec = about.spec
+    how = (
+        f"the centre square, {spec['crop_fraction']:.0%} of the shorter side,"
+        if spec["resize"] == "crop"
+        else "all of it"
+    )
+    text = (
+        f"From an upright RGB photograph, {how} is resized to {spec['size']}x{spec['size']} by an antialiased "
+        f"{spec['filter']} filter, and given as {spec['input']['dtype']} {spec['input']['shape']}. "
+        f"The model itself takes off {spec['mean']:g} and divides by {spec['scale']:g}."
+    )
+    if about.drift is None:
+        return f"## Preprocessing\n\n{text}\n\nOther decoders and resizers: {NOT_MEASURED}"
+    header = ("way of decoding and resizing", "largest, grey levels", "mean", "top-1", "other answers")
+    note = (
+        "Each way's pixels of the whole test split beside training's, in grey levels of 0-255, and what this model "
+        "makes of them on this target."
+    )
+    return f"## Preprocessing\n\n{text}\n\n{_table(header, list(map(_drifted, about.drift)))}\n\n{note}"
+
+
+def _drifted(one: Drift) -> Sequence[str]:
+    if one.problem:
+        return (one.name, one.problem, "-", "-", "-")
+    return (one.name, str(one.largest), f"{one.mean:.2f}", f"{one.top1:.1%}", f"{one.changed} of {one.count}")
+
+
+def _limits(about: About) -> str:
+    row = about.row
+    lines = [
+        "Accuracy is that of one test split: photographs of another kind, camera or place are another matter.",
+        "Every photograph gets one of the classes, also one that shows none of them.",
+        "edgecv does not know the licence of this model. Photographs and starting weights have theirs.",
+    ]
+    if about.index.licence:
+        lines.append(f"The photographs in `golden/` are of {_text(about.index.licence)}.")
+    if row.timing in ("emulated", "estimated", "software-rendered"):
+        lines.append(f"The latencies are {row.timing}: not the device's.")
+    lines += [f"In float: {_text(one.layer)} ({_text(one.reason)})." for one in row.skipped[:10]]
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _use(about: About) -> str:
+    return f"""## Check it, run it
+
+```
+python verify_bundle.py              # every file is as it was made
+python app/python/app.py --self-test # labels, preprocessing and outputs are those of {about.count} golden photographs
+python app/python/app.py photo.jpg
+```
+
+Outputs may differ from the golden ones by {about.tolerance:g} in a probability. Made by edgecv {VERSION} of recipe
+`{_text(about.results.recipe.name)}` ({about.results.recipe.sha256[:12]}); what it was made with is in `bom.json`."""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Write what a recipe, a folder or a machine is called so that Markdown takes it as it is, on one line."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return "".join(f"\\{c}" if c in "\\`*<>[]|" else c for c in plain)
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g} ms"
