@@ -1,0 +1,102 @@
+// Shows what the model of this bundle sees in a photograph or in the camera; `?self-test` proves the page right.
+import {decode, loadBundle, pixels, run, top} from "./classifier.js";
+import {selfTest} from "./self_test.js";
+
+const at = (id) => document.getElementById(id);
+const [stage, shown, camera, live, answers, status] = ["stage", "shown", "camera", "live", "answers", "status"].map(at);
+
+/** Classify an image or a video's frame, and show the five likeliest labels with the times it took. */
+async function show(classifier, source) {
+  const begin = performance.now();
+  const input = pixels(source, classifier.spec);
+  const ready = performance.now();
+  const found = await run(classifier, input);
+  const end = performance.now();
+  answers.replaceChildren(...top(found, 5).map((place) => answer(classifier.labels[place], found[place])));
+  tell(`${(ready - begin).toFixed(1)} ms for the pixels, ${(end - ready).toFixed(1)} ms for the model`);
+}
+
+function answer(label, probability) {
+  const item = document.createElement("li"), share = document.createElement("output"), meter = document.createElement("meter");
+  share.value = `${(100 * probability).toFixed(1)} %`;
+  meter.value = probability;
+  item.append(label, share, meter);
+  return item;
+}
+
+function tell(text, bad = false) {
+  status.textContent = text;
+  status.classList.toggle("bad", bad);
+}
+
+async function showFile(classifier, file) {
+  stop();
+  const image = await decode(file).catch(() => { throw new Error(`${file.name} is not an image that this browser reads`); });
+  Object.assign(shown, {width: image.width, height: image.height});
+  shown.getContext("2d").drawImage(image, 0, 0);
+  only(shown);
+  await show(classifier, image);
+}
+
+/** Show one of what is in the stage. */
+function only(wanted) {
+  for (const one of stage.children) one.hidden = one !== wanted;
+}
+
+async function start(classifier) {
+  const constraints = {video: {facingMode: "environment"}};
+  camera.srcObject = await navigator.mediaDevices.getUserMedia(constraints).catch((error) => {
+    throw new Error(`the camera can't be used: ${error.message}`);
+  });
+  await camera.play();
+  only(camera);
+  live.setAttribute("aria-pressed", "true");
+  while (camera.srcObject) {
+    await show(classifier, camera);
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stop() {
+  for (const track of camera.srcObject?.getTracks() ?? []) track.stop();
+  camera.srcObject = null;
+  live.setAttribute("aria-pressed", "false");
+}
+
+/** Do what somebody asked for, and say in words what went wrong. */
+const asked = (action) => (...given) => action(...given).catch((error) => tell(error.message, true));
+
+async function test(classifier) {
+  const checks = await selfTest(classifier);
+  at("checks").replaceChildren(...checks.map(({good, text}) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    item.classList.toggle("bad", !good);
+    return item;
+  }));
+  return checks.every(({good}) => good);
+}
+
+async function main() {
+  const testing = new URLSearchParams(location.search).has("self-test");
+  at("self-test").hidden = !testing;
+  let passed = false;
+  try {
+    const classifier = await loadBundle("../../");
+    const pick = asked((files) => files[0] ? showFile(classifier, files[0]) : Promise.resolve());
+    at("file").onchange = ({target}) => pick(target.files);
+    live.onclick = asked(() => live.ariaPressed === "true" ? Promise.resolve(stop()) : start(classifier));
+    stage.ondragover = (event) => { event.preventDefault(); stage.classList.add("over"); };
+    stage.ondragleave = () => stage.classList.remove("over");
+    stage.ondrop = (event) => { event.preventDefault(); stage.classList.remove("over"); pick(event.dataTransfer.files); };
+    tell(`${classifier.labels.length} classes`);
+    if (testing) passed = await test(classifier);
+    else await run(classifier, new Uint8Array(3 * classifier.spec.size ** 2));  // the first run is slower than the rest
+  } catch (error) {
+    tell(error.message, true);
+  }
+  if (testing) document.documentElement.dataset.selfTest = passed ? "passed" : "failed";
+  document.documentElement.dataset.ready = "";
+}
+
+await main();
