@@ -278,6 +278,28 @@ def setup_device(target: Annotated[str, typer.Argument(help="a board, an emulate
 
 
 @app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="a bundle's folder, such as runs/NAME/bundles/TARGET")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="any free one where it is 0")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="open the page in your browser too")] = False,
+    json_: JsonOpt = False,
+) -> None:
+    """Serve a bundle's web app on this machine, and print its address."""
+    import time
+    import webbrowser
+
+    from edgecv.bundle.web import serve_web
+
+    with serve_web(bundle, port=port) as url, contextlib.suppress(KeyboardInterrupt):
+        print(json.dumps({"url": url}) if json_ else url, flush=True)
+        tell("Ctrl-C ends it; add ?self-test to the address to prove the page right")
+        if open_:
+            webbrowser.open(url)
+        while True:
+            time.sleep(3600)
+
+
+@app.command()
 def doctor(json_: JsonOpt = False) -> None:
     """Show this machine, the CPU flags that matter, the runtimes found, and what to install."""
     from edgecv import host

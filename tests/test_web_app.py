@@ -1,0 +1,254 @@
+"""The web app of a bundle, in Chromium with a real photograph. Skipped where `make browser-setup` was not run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgecv.bundle.web import LOADED, serve_web, web_app
+from edgecv.data.decode import decode
+from edgecv.devices import Local, ask
+from edgecv.devices.litert_js import litert_js
+from edgecv.errors import MissingError, UsageError
+from edgecv.recipe import Preprocess
+from edgecv.target import Target
+from tests.conftest import ROOT
+
+DATA = ROOT / "tests" / "data"
+PREPROCESS = Preprocess(size=16, resize="crop", crop_fraction=0.9, filter="bicubic")
+LABELS = ("ant", "bee", "cat")
+
+
+def photograph(path: Path) -> Path:
+    """A real photograph: one of those that come with scipy's or scikit-learn's packages."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    Image.fromarray(datasets.load_sample_image("flower.jpg")).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle's folder by hand: the small int8 model, and what Python's LiteRT gives for a photograph."""
+    try:
+        litert_js()
+    except MissingError as error:
+        pytest.skip(error.status)
+    place = tmp_path_factory.mktemp("bundle")
+    folder = place / "bundle"
+    (folder / "golden").mkdir(parents=True)
+    shutil.copyfile(DATA / "tiny-int8.tflite", folder / "model.tflite")
+    pixels = decode(photograph(folder / "golden" / "0.png"), PREPROCESS)
+    np.save(place / "pixels.npy", pixels[None])
+    local = Local(Target(name="here", runtime="litert"))
+    files = (folder / "model.tflite",)
+    answer = ask(local, files, do="predict", images=place / "pixels.npy", outputs=place / "outputs.npy")
+    outputs = np.load(place / "outputs.npy")[0]
+    (folder / "golden" / "0.input.bin").write_bytes(pixels.tobytes())
+    keys = ("name", "shape", "dtype")
+    spec = {
+        **PREPROCESS.model_dump(include={"size", "resize", "crop_fraction", "filter"}),
+        **{"color": "RGB", "mean": PREPROCESS.mean, "scale": PREPROCESS.scale},
+        "input": {key: answer["inputs"][0][key] for key in keys},
+        "output": {key: answer["outputs"][0][key] for key in keys},
+        "normalised_by": "model",
+    }
+    entry = {"image": "0.png", "input": "0.input.bin", "outputs": outputs.tolist(), "label": LABELS[outputs.argmax()]}
+    said = {"model": "model.tflite", "runtime": "litert", "tolerance": 0.02, "pixel_tolerance": 3.0}
+    golden = {**said, "preprocess": dict(list(spec.items())[:8]), "images": [entry]}
+    (folder / "golden" / "golden.json").write_text(json.dumps(golden))
+    (folder / "preprocess.json").write_text(json.dumps(spec))
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    return folder
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *camera])
+        yield running
+        running.close()
+
+
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Opened]:
+    """Open the page of an address, and wait until it is ready."""
+    pages = []
+
+    def given(url: str, **settings: Any) -> Any:
+        pages.append(browser.new_page(**settings))
+        pages[-1].goto(url)
+        pages[-1].wait_for_selector("html[data-ready]", state="attached")
+        return pages[-1]
+
+    yield given
+    for page in pages:
+        page.close()
+
+
+def self_tested(opened: Opened, bundle: Path) -> tuple[str, str]:
+    """How the self-test of a bundle ended, and what it said."""
+    with serve_web(bundle) as url:
+        page = opened(f"{url}?self-test")
+        return page.get_attribute("html", "data-self-test"), page.inner_text("main")
+
+
+def test_the_self_test_passes_and_gives_its_figures(opened: Opened, bundle: Path) -> None:
+    found, text = self_tested(opened, bundle)
+    assert found == "passed", text
+    assert "0.png: outputs differ by" in text
+    assert "the model takes uint8 [1,16,16,3]" in text
+
+
+def test_its_pixels_are_within_a_grey_level_of_trainings(opened: Opened, bundle: Path) -> None:
+    path = bundle / "golden" / "golden.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pixel_tolerance": 0.05}))
+    assert self_tested(opened, bundle)[0] == "passed"
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def other_model(bundle: Path) -> None:
+    shutil.copyfile(DATA / "tiny.tflite", bundle / "model.tflite")
+    change(bundle / "golden" / "golden.json", tolerance=1e-4)
+
+
+SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "model": (other_model, "outputs differ by"),
+    "order of labels": (lambda bundle: (bundle / "labels.txt").write_text("cat\nant\nbee\n"), "labels.txt"),
+    "mean": (lambda bundle: change(bundle / "preprocess.json", mean=0.0), "mean"),
+    "crop": (lambda bundle: change(bundle / "preprocess.json", resize="stretch"), "resize"),
+    "no model": (lambda bundle: (bundle / "model.tflite").write_bytes(b"no model"), "Failed to load model"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_the_self_test_fails_where_a_bundle_was_changed(name: str, opened: Opened, bundle: Path) -> None:
+    spoil, words = SPOILED[name]
+    spoil(bundle)
+    found, text = self_tested(opened, bundle)
+    assert found == "failed"
+    assert words in text
+
+
+def test_other_pixels_fail_though_every_file_agrees(opened: Opened, bundle: Path) -> None:
+    for path in (bundle / "preprocess.json", bundle / "golden" / "golden.json"):
+        change(path, crop_fraction=0.3)
+    change(bundle / "golden" / "golden.json", preprocess={"crop_fraction": 0.3})
+    found, text = self_tested(opened, bundle)
+    assert (found, "grey levels (at most 3)" in text) == ("failed", True)
+
+
+def test_a_model_of_another_input_fails(opened: Opened, bundle: Path) -> None:
+    spec = json.loads((bundle / "preprocess.json").read_text())
+    change(bundle / "preprocess.json", input={**spec["input"], "dtype": "float32"})
+    change(bundle / "golden" / "golden.json", preprocess={})
+    found, text = self_tested(opened, bundle)
+    assert (found, "the model takes uint8" in text) == ("failed", True)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_photograph_shows_its_classes_and_times(
+    width: int, scheme: str, opened: Opened, bundle: Path, tmp_path: Path
+) -> None:
+    complaints: list[str] = []
+    with serve_web(bundle) as url:
+        page = opened(url, viewport={"width": width, "height": 844}, color_scheme=scheme)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.set_input_files("#file", photograph(tmp_path / "flower.jpg"))
+        page.wait_for_selector("#answers li")
+        shown = page.locator("#answers li")
+        assert shown.count() == len(LABELS)
+        shares = [float(share.removesuffix(" %")) for share in shown.locator("output").all_inner_texts()]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(100.0, abs=0.3)
+        assert "ms for the model" in page.inner_text("#status")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert complaints == []
+
+
+def test_a_file_that_is_no_image_is_told(opened: Opened, bundle: Path) -> None:
+    with serve_web(bundle) as url:
+        page = opened(url)
+        page.set_input_files("#file", bundle / "labels.txt")
+        page.wait_for_selector("#status.bad")
+        assert page.inner_text("#status") == "labels.txt is not an image that this browser reads"
+
+
+def test_the_camera_is_classified_until_it_is_stopped(opened: Opened, bundle: Path) -> None:
+    with serve_web(bundle) as url:
+        page = opened(url)
+        page.click("#live")
+        page.wait_for_selector("#answers li")
+        page.click("#live")
+        assert page.evaluate("document.getElementById('camera').srcObject") is None
+
+
+def test_a_copied_app_needs_nothing_of_edgecv(
+    opened: Opened, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web_app(bundle)
+    assert {path.name for path in (bundle / "app/web/wasm").iterdir()} == set(LOADED)
+    monkeypatch.setenv("EDGECV_BROWSER", str(tmp_path / "none"))
+    assert self_tested(opened, bundle)[0] == "passed"
+
+
+def test_where_litert_js_is_not_here_the_command_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECV_BROWSER", str(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        web_app(tmp_path / "bundle")
+    assert caught.value.fix == "edgecv setup-device browser"
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a bundle that a browser runs"), serve_web(tmp_path):
+        pass
+
+
+def test_nothing_beside_the_bundle_is_served(bundle: Path) -> None:
+    (bundle.parent / "secret.txt").write_text("secret")
+    with serve_web(bundle) as url:
+        for path in ("../../../secret.txt", "%2e%2e/%2e%2e/%2e%2e/secret.txt", "../../golden/"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url + path)
+
+
+def test_the_command_prints_the_address_and_ends_by_interrupt(bundle: Path) -> None:
+    command = [sys.executable, "-m", "edgecv", "serve", str(bundle)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env={**os.environ}) as serving:
+        assert serving.stdout is not None
+        url = serving.stdout.readline().strip()
+        with urllib.request.urlopen(url) as answer:
+            assert b"What is it?" in answer.read()
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(timeout=30) == 0
