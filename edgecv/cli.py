@@ -279,7 +279,7 @@ def setup_device(target: Annotated[str, typer.Argument(help="a board, an emulate
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="a bundle's folder, such as runs/NAME/bundles/TARGET")],
+    bundle: Annotated[Path, typer.Argument(help="a bundle's folder, or a run's with bundles in it")],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="any free one where it is 0")] = 0,
     open_: Annotated[bool, typer.Option("--open", help="open the page in your browser too")] = False,
     json_: JsonOpt = False,

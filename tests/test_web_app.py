@@ -242,6 +242,19 @@ def test_nothing_beside_the_bundle_is_served(bundle: Path) -> None:
                 urllib.request.urlopen(url + path)
 
 
+def test_another_sites_name_for_this_machine_is_refused(bundle: Path) -> None:
+    with serve_web(bundle) as url:
+        asked = urllib.request.Request(url, headers={"Host": "elsewhere.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(asked)
+
+
+def test_a_runs_folder_stands_for_its_bundle(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "run" / "bundles" / "linux-litert")
+    with serve_web(tmp_path / "run") as url, urllib.request.urlopen(f"{url}../../labels.txt") as answer:
+        assert answer.read() == (bundle / "labels.txt").read_bytes()
+
+
 def test_the_command_prints_the_address_and_ends_by_interrupt(bundle: Path) -> None:
     command = [sys.executable, "-m", "edgecv", "serve", str(bundle)]
     pipe = subprocess.PIPE

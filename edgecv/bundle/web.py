@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edgecv.devices.litert_js import litert_js
 from edgecv.devices.served import HEADERS
@@ -18,6 +19,7 @@ __all__ = ["serve_web", "web_app", "web_files"]
 
 PAGE = Path(__file__).parent / "app" / "web"
 PLACE = "app/web"
+OWN_NAMES = ("127.0.0.1", "localhost")
 # What the page loads of LiteRT.js: one thread, with and without relaxed SIMD, which not all browsers have.
 LOADED = {
     "core.js": "core/dist/index.js",
@@ -57,18 +59,15 @@ def web_app(bundle: Path) -> None:
 def serve_web(bundle: Path, *, port: int = 0) -> Iterator[str]:
     """Serve a bundle on loopback while the block runs; give the address of its page.
 
-    The page and LiteRT.js are edgecv's own where the bundle has none. `port`: any free one where it is 0.
+    The page and LiteRT.js are edgecv's own where the bundle has none. `bundle`: its folder, or that of a run with
+    bundles in it. `port`: any free one where it is 0.
 
     Raises:
-        UsageError: the folder is not a bundle with a .tflite.
+        UsageError: there is no bundle with a .tflite.
         EnvError: the port is taken.
         MissingError: LiteRT.js is neither in the bundle nor was it fetched.
     """
-    if not (bundle / "model.tflite").is_file():
-        fix = "give what `edgecv bundle` made for a target whose runtime is litert"
-        raise UsageError(
-            f"{bundle} is not a bundle that a browser runs", expected="a folder with model.tflite", fix=fix
-        )
+    bundle = _found(bundle)
     handler = functools.partial(_Handler, directory=str(bundle), others=_lacking(bundle))
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -83,6 +82,16 @@ def serve_web(bundle: Path, *, port: int = 0) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _found(folder: Path) -> Path:
+    """Find the bundle: the folder itself, or the first in a run's folder that a browser can run."""
+    for bundle in (folder, *sorted(folder.glob("bundles/*"))):
+        if (bundle / "model.tflite").is_file():
+            return bundle
+    fix = "give what `edgecv bundle` made for a target whose runtime is litert"
+    what = f"{folder} is not a bundle that a browser runs"
+    raise UsageError(what, expected="a folder with model.tflite", fix=fix)
 
 
 def _lacking(bundle: Path) -> dict[str, Path]:
@@ -102,6 +111,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         other = self.others.get(path.partition("?")[0].removeprefix("/"))
         return str(other) if other else super().translate_path(path)
+
+    def send_head(self) -> Any:
+        """Answer for this machine's own names alone: another name that leads here is a trick of some other site."""
+        if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
+            return self.send_error(403)
+        return super().send_head()
 
     def list_directory(self, path: object) -> None:
         self.send_error(404)

@@ -17,10 +17,10 @@ async function show(classifier, source) {
 }
 
 function answer(label, probability) {
-  const item = document.createElement("li"), share = document.createElement("output"), meter = document.createElement("meter");
+  const item = document.createElement("li"), share = document.createElement("output");
   share.value = `${(100 * probability).toFixed(1)} %`;
-  meter.value = probability;
-  item.append(label, share, meter);
+  item.style.setProperty("--share", `${100 * probability}%`);
+  item.append(label, share);
   return item;
 }
 
