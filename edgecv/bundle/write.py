@@ -22,6 +22,7 @@ from edgecv.bundle.card import card
 from edgecv.bundle.drift import drift
 from edgecv.bundle.golden import PIXEL_TOLERANCE, Golden, golden, preprocess_spec
 from edgecv.bundle.sign import sign
+from edgecv.bundle.web import web_app
 from edgecv.config import VERSION
 from edgecv.devices import Device
 from edgecv.errors import ModelError, UsageError
@@ -35,14 +36,9 @@ from edgecv.store import point, write_atomically
 __all__ = ["APPS", "Options", "write_bundle"]
 
 HERE = Path(__file__).parent
-# Folders of app/, and the runtimes that their code is for.
-APPS = {
-    "python": ("litert", "openvino"),
-    "cpp": ("litert", "openvino"),
-    "c": ("litert",),
-    "android": ("litert",),
-    "web": ("litert",),
-}
+BUILT = shutil.ignore_patterns("__pycache__", "build")
+# Folders of app/, by the runtime that their code is for.
+APPS = {"litert": ("python", "android"), "openvino": ("python", "cpp")}
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,10 @@ def _fill(stages: Stages, device: Device, results: Results, row: Row, options: O
         (to / file).write_bytes(text.encode())
     for file, value in {"preprocess.json": spec, "bom.json": bom(about)}.items():
         (to / file).write_bytes(_json(value))
-    _copy_apps(row.runtime, to)
+    for language in APPS.get(row.runtime, ()):
+        shutil.copytree(HERE / "app" / language, to / "app" / language, ignore=BUILT)
+    if device.target.transport == "browser":
+        web_app(to)
     shutil.copyfile(verify_bundle.__file__, to / "verify_bundle.py")
     _write_manifest(to, signed=options.key is not None)
     if options.key is not None:
@@ -174,13 +173,6 @@ def _write_golden(about: About, found: Golden, to: Path) -> None:
         "images": images,
     }
     (to / "golden" / "golden.json").write_bytes(_json(said))
-
-
-def _copy_apps(runtime: str, to: Path) -> None:
-    for language, runtimes in APPS.items():
-        if runtime in runtimes and (HERE / "app" / language).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "build", "node_modules")
-            shutil.copytree(HERE / "app" / language, to / "app" / language, ignore=ignored)
 
 
 def _write_manifest(to: Path, *, signed: bool) -> None:
