@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -250,7 +251,7 @@ def c_app(folder: Path, preprocess: Preprocess = TINY_PREPROCESS) -> Path:
 
 
 def made(folder: Path, target: str) -> None:
-    built("make", "-C", folder, target, f"PYTHON={sys.executable}")
+    built("make", "-C", folder, target, f"PYTHON={sys.executable}", "WARNINGS=-Wall -Wextra -Werror")
 
 
 def self_tested(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -402,6 +403,15 @@ def test_a_cortex_m7_sees_a_changed_model_and_other_labels(tmp_path: Path) -> No
     assert ran.returncode != 0
     assert "FAIL  model: its bytes" in ran.stdout
     assert "FAIL  labels: names and order" in ran.stdout
+
+
+@pytest.mark.skipif("TFLM_LIB" not in os.environ, reason="needs TFLM: set TFLM and TFLM_LIB as for app/c/Makefile")
+def test_c_passes_its_self_test_by_tflm(tmp_path: Path) -> None:
+    folder = c_app(tmp_path)
+    made(folder, "tflm")
+    ran = command(folder / "build" / "classify-tflm")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "of 8192 bytes used" in ran.stdout
 
 
 def source(labels: tuple[str, ...] = LABELS, operators: tuple[str, ...] = ()) -> dict[str, str]:
