@@ -102,7 +102,8 @@ Image decode_png(const Bytes& bytes) {
     if (!png_image_finish_read(&png, nullptr, rgba.data(), 0, nullptr)) throw std::runtime_error(png.message);
     for (std::size_t i = 0; i < image.pixels.size(); ++i) {
         const int alpha = rgba[i / 3 * 4 + 3];
-        image.pixels[i] = static_cast<std::uint8_t>((rgba[i / 3 * 4 + i % 3] * alpha + 255 * (255 - alpha) + 127) / 255);
+        const int colour = rgba[i / 3 * 4 + i % 3];
+        image.pixels[i] = static_cast<std::uint8_t>((colour * alpha + 255 * (255 - alpha) + 127) / 255);
     }
     return image;
 }

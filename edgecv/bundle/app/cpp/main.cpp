@@ -54,8 +54,9 @@ public:
 
     // The bytes that the model's input takes: pixels of 0 to 255, since mean and scale are inside the model.
     Bytes input(const Image& image) const {
+        const Filter filter = preprocess.at("filter") == "bicubic" ? bicubic : bilinear;
         const Image fitted = resize(image, preprocess.at("size"), preprocess.at("resize") == "crop",
-                                    preprocess.at("crop_fraction"), preprocess.at("filter") == "bicubic" ? bicubic : bilinear);
+                                    preprocess.at("crop_fraction"), filter);
         if (!takes_floats()) return fitted.pixels;
         const std::vector<float> values(fitted.pixels.begin(), fitted.pixels.end());
         Bytes bytes(values.size() * sizeof(float));
@@ -73,7 +74,7 @@ public:
 
     std::vector<float> run(const Bytes& input) {
         ov::Tensor tensor = request_.get_input_tensor();
-        if (input.size() != tensor.get_byte_size()) throw std::runtime_error("the input has not the size the model takes");
+        if (input.size() != tensor.get_byte_size()) throw std::runtime_error("the input is not of the model's size");
         std::memcpy(tensor.data(), input.data(), input.size());
         request_.infer();
         const ov::Tensor output = request_.get_output_tensor();
@@ -131,7 +132,8 @@ public:
 
     bool run() {
         for (const auto& [key, value] : golden_.at("preprocess").items())
-            check(classifier_.preprocess.value(key, json()) == value, "preprocess.json: " + key + " is " + value.dump());
+            check(classifier_.preprocess.value(key, json()) == value,
+                  "preprocess.json: " + key + " is " + value.dump());
         check(!golden_.at("images").empty(), "golden.json has images");
         for (const json& image : golden_.at("images")) compare(image);
         std::printf(passed_ ? "self-test passed\n" : "self-test FAILED\n");

@@ -63,7 +63,8 @@ inline Image resize_rows(const Image& image, float from, float to, int size, Fil
             std::int32_t sums[3] = {1 << (fraction_bits - 1), 1 << (fraction_bits - 1), 1 << (fraction_bits - 1)};
             for (const std::int32_t weight : tap.weights)
                 for (std::int32_t& sum : sums) sum += *in++ * weight;
-            for (const std::int32_t sum : sums) *out++ = static_cast<std::uint8_t>(std::clamp(sum >> fraction_bits, 0, 255));
+            for (const std::int32_t sum : sums)
+                *out++ = static_cast<std::uint8_t>(std::clamp(sum >> fraction_bits, 0, 255));
         }
     return result;
 }

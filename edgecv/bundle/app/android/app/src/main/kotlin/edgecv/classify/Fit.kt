@@ -17,8 +17,8 @@ private const val FRACTION_BITS = 22 // 8 of 32 bits are the pixel's, 2 are left
 private class Taps(val first: Int, val weights: IntArray)
 
 /**
- * Resize to the model's input as training does, antialiased, 8 bits after each pass. Columns after rows, as Pillow does;
- * before them where the height shrinks by more than twice what the width does.
+ * Resize to the model's input as training does, antialiased, 8 bits after each pass. Columns after rows, as Pillow
+ * does; before them where the height shrinks by more than twice what the width does.
  */
 fun Image.fit(preprocess: Preprocess): ByteArray {
     val side = min(width, height) * preprocess.cropFraction
@@ -89,7 +89,8 @@ private fun weight(distance: Double, bicubic: Boolean): Double {
 }
 
 /** The places of the largest outputs, best first. */
-fun best(outputs: FloatArray, count: Int = 5): List<Int> = outputs.indices.sortedByDescending { outputs[it] }.take(count)
+fun best(outputs: FloatArray, count: Int = 5): List<Int> =
+    outputs.indices.sortedByDescending { outputs[it] }.take(count)
 
 /** Mean difference of two inputs, in grey levels. */
 fun meanDifference(a: ByteArray, b: ByteArray): Double {

@@ -52,7 +52,7 @@ class MainActivity : Activity() {
     }
 
     private fun classify(photograph: Uri): String {
-        val file = contentResolver.openInputStream(photograph)?.use { it.readBytes() } ?: throw IOException("it is gone")
+        val file = contentResolver.openInputStream(photograph)?.use { it.readBytes() } ?: throw IOException("gone")
         val input = decode(file).fit(classifier.preprocess)
         classifier.run(input) // the first run is slower
         val begin = System.nanoTime()
