@@ -12,11 +12,14 @@ function cubic(x, a) {
 /** Resize a box of RGBA pixels to RGB of `size` x `size`. */
 export function resample({data, width, height}, {left, top, right, bottom}, size, name) {
   const columns = taps(left, right, width, size, FILTERS[name]), rows = taps(top, bottom, height, size, FILTERS[name]);
-  const first = rows[0].start, count = rows[size - 1].start + rows[size - 1].weights.length - first;
-  const wide = {pixel: 4, line: 4 * width, from: 4 * first * width};
-  const narrow = pass(data, columns, count, wide, {pixel: 3, line: 3 * size});
-  const moved = rows.map(({start, weights}) => ({start: start - first, weights}));
-  return pass(narrow, moved, size, {pixel: 3 * size, line: 3, from: 0}, {pixel: 3 * size, line: 3});
+  const tall = height > size && height - size > 2 * (width - size);  // then Pillow makes the picture low first
+  const [one, other] = tall ? [rows, columns] : [columns, rows];
+  const first = other[0].start, count = other[size - 1].start + other[size - 1].weights.length - first;
+  const along = tall ? {pixel: 4 * width, line: 4, from: 4 * first} : {pixel: 4, line: 4 * width, from: 4 * first * width};
+  const half = pass(data, one, count, along, {pixel: 3, line: 3 * size});
+  const moved = other.map(({start, weights}) => ({start: start - first, weights}));
+  const to = tall ? {pixel: 3, line: 3 * size} : {pixel: 3 * size, line: 3};
+  return pass(half, moved, size, {pixel: 3 * size, line: 3, from: 0}, to);
 }
 
 /** For each pixel of an output line, where its inputs start and what each weighs. */
