@@ -189,7 +189,7 @@ def _write_manifest(to: Path, *, signed: bool) -> None:
 def _whole(folder: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of `folder` once the block has ended well, by renames."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*.part"):  # by one that was killed
+    for left in folder.parent.glob(f".{folder.name}.????????.part"):  # by one that was killed
         shutil.rmtree(left)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
