@@ -78,7 +78,8 @@ def problem_of(returncode: int) -> str | None:
     if returncode == 0:
         return None
     if returncode < 0:
-        return f"crashed: {signal.Signals(-returncode).name}"
+        known = -returncode in set(signal.Signals)
+        return f"crashed: {signal.Signals(-returncode).name if known else f'signal {-returncode}'}"
     return f"failed: exit code {returncode}"
 
 
