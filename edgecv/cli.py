@@ -267,8 +267,8 @@ def targets(json_: JsonOpt = False) -> None:
 
 
 @app.command("setup-device")
-def setup_device(target: Annotated[str, typer.Argument(help="a board, an emulated processor or a browser")]) -> None:
-    """Install what runs models on a device: packages on a board; here, an emulated processor or LiteRT.js."""
+def setup_device(target: Annotated[str, typer.Argument(help="a target that is not this machine's own")]) -> None:
+    """Install what runs models on a device: packages on a board, a tool on a phone, an emulator or LiteRT.js here."""
     from edgecv.config import locate
     from edgecv.devices import setup_device
     from edgecv.target import load_target

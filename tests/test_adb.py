@@ -141,9 +141,10 @@ def test_a_phone_says_what_it_is_without_its_serial(phone: Phone, target: Made) 
 @needs_adbd
 def test_a_phone_gives_the_answers_of_this_machine(phone: Phone, target: Made, images: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "few.npy", np.load(images)[:3])
+    (tmp_path / "few.npy").rename(tmp_path / "few")  # as the store has it
     for device in (Adb(target()), Local(target(transport="local"))):
         outputs = tmp_path / f"{type(device).__name__}.npy"
-        found = ask(device, (TINY,), do="predict", images=tmp_path / "few.npy", outputs=outputs)
+        found = ask(device, (TINY,), do="predict", images=tmp_path / "few", outputs=outputs)
         device.release()
         assert found["executed_precision"] == ("float32" if isinstance(device, Local) else None)
     np.testing.assert_array_equal(np.load(tmp_path / "Adb.npy"), np.load(tmp_path / "Local.npy"))
@@ -292,6 +293,7 @@ USAGE = f"#!/bin/sh\nif [ $1 = --help ]; then exec {sys.executable} -IB {ROOT / 
     [
         ("kill -SEGV $$", "litert crashed: SIGSEGV on tiny.tflite", "Segmentation fault"),
         ("echo ERROR: Disallowed CPU fallback detected. >&2; exit 1", "failed: exit code 1", "Disallowed CPU"),
+        ("exit 200", "litert failed: exit code 200 on tiny.tflite", "no message"),
         ("echo done", "did not print what it should", "0 such lines"),
         ("head -c 300000 /dev/urandom", "did not print what it should", "0 such lines"),
     ],

@@ -104,7 +104,10 @@ def test_a_log_that_was_changed_anywhere_is_read_or_refused(place: int, put: str
     assert found.figure_ms > 0
 
 
-@given(st.text())
+ODD = ("MemTotal: x kB", "\u00b2", "9" * 5000, "processor : 0\nphysical id : \u00e9")
+
+
+@given(st.one_of(st.text(), st.sampled_from(ODD)))
 def test_any_text_of_a_device_is_taken(said: str) -> None:
     told = parts(said)
     assert machine(dict.fromkeys(("cores", "load", "cpuinfo", "meminfo", "abis", "model"), said))["python"] is None

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ __all__ = ["Adb"]
 FACTS_SECONDS = 60.0
 IMAGES_A_COMMAND = 32  # what is run again where a connection breaks
 ANSWERED = Child(0, "", "", 0.0, None)
-PIXELS = ".pixels"  # an array without its header
+PIXELS, MAGIC = ".pixels", b"\x93NUMPY"  # an array is sent without its header
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Adb:
             ReachError: no device is attached, or it does not let this computer in.
         """
         if self._known is None:
-            told = parts(self.bridge.run(TELL, timeout_seconds=FACTS_SECONDS).stdout)
+            told = parts(self._asked(TELL))
             tool = find_tool(self.target)
             _fits(tool, abis(told))
             (self._tool,) = self.push((tool,))
@@ -199,10 +200,16 @@ class Adb:
             lines = (*self._known.warnings, f"{self.target.name}: {warning}")
             self._known = replace(self._known, warnings=tuple(dict.fromkeys(lines)))
 
+    def _asked(self, command: str) -> str:
+        """Run a command that is answered at once, well or not, and give what it printed."""
+        child = self.bridge.run(command, timeout_seconds=FACTS_SECONDS)
+        if child.returncode == -SIGKILL:
+            raise DeviceError(f"{self.target.name} {child.problem}", fix="restart it")
+        return child.stdout
+
     def _speaks(self) -> None:
         """Have the tool list its flags: it runs there, it is benchmark_model, and can do what is needed."""
-        child, target = self.bridge.run(f"{self._tool} --help", timeout_seconds=FACTS_SECONDS), self.target
-        said = f"{child.stdout}\n{child.stderr}".strip()
+        said, target = self._asked(f"{self._tool} --help 2>&1").strip(), self.target
         if "usage:" not in said:
             fix = "take Google's benchmark_model for this device; docs/devices.md says where it is"
             raise DeviceError(f"{target.name} does not run benchmark_model", got=said[-300:], fix=fix)
@@ -215,9 +222,10 @@ class Adb:
 @contextlib.contextmanager
 def _content(file: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
     """Give what is sent of a file, the suffix that it has there, and an array's shape."""
-    if file.suffix != ".npy":
-        yield file, file.suffix, ()
-        return
+    with file.open("rb") as start:
+        if start.read(len(MAGIC)) != MAGIC:  # the store's arrays have no suffix
+            yield file, file.suffix, ()
+            return
     array = np.load(file, mmap_mode="r", allow_pickle=False)
     with tempfile.NamedTemporaryFile(prefix="edgecv-", suffix=PIXELS) as pixels:
         array.tofile(pixels.name)

@@ -56,6 +56,8 @@ def attached(name: str, wanted: str) -> str:
         fix = "connect it by USB, with USB debugging on (Settings, Developer options); `adb devices` lists it then"
         raise ReachError(f"{name}: {which} attached", got=", ".join(states), fix=fix, passing=bool(wanted))
     if states[found[0]] != "device":
+        if ":" in wanted:  # a device that restarted stays offline for adb's server until it is let go of
+            run_child(["adb", "disconnect", wanted], timeout_seconds=ANSWER_SECONDS)
         raise _unready(name, found[0], states[found[0]])
     return checked(found[0])
 

@@ -23,8 +23,9 @@ logging.getLogger("stamina").setLevel(logging.ERROR)  # it would tell of each re
 # What it may take to reach a device, beyond the command itself; and to copy one file.
 GRACE_SECONDS, COPY_SECONDS = 30.0, 600.0
 ATTEMPTS, WAIT_SECONDS = 3, 1.0  # a device that is plugged in again takes seconds to be seen
-LAST_BYTES = 200_000
+LAST_BYTES = 1_000_000
 ENDED = "edgecv-ended"  # what a command's exit code comes behind: adb's own is 1 both for it and for a lost device
+SIGNALS = 64  # a shell gives 128 and the signal for a command that died of one
 # In adb's words for a copy that failed while the device was there.
 OF_THE_FILE = (": remote ", "remote object", "cannot create", "cannot stat", "No space left")
 
@@ -97,7 +98,7 @@ class Bridge:
         if not ended or not code.strip().isdecimal():
             self._break(child)
         number = int(code)
-        number = 128 - number if number > 128 else number  # how a shell words a signal
+        number = 128 - number if 128 < number <= 128 + SIGNALS else number
         return replace(child, returncode=number, problem=problem_of(number), stdout=text)
 
     def _break(self, child: Child) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ TELL = "; ".join(
         HEAT,
     )
 )
+COUNT = re.compile(r"\d{1,9}", re.ASCII)
+MEMORY = re.compile(r"^MemTotal:\s+\d{1,15} kB$", re.ASCII | re.MULTILINE)
 # Android's PowerManager.THERMAL_STATUS_*.
 STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
@@ -63,9 +66,10 @@ def parts(said: str) -> dict[str, str]:
 
 def machine(told: Mapping[str, str]) -> dict[str, Any]:
     """Describe a device as `host.facts` describes this machine; its serial is not among it."""
-    cores = int(told["cores"]) if told.get("cores", "").isdecimal() else None
-    load = [float(word) for word in told.get("load", "").split()[:3] if word.replace(".", "", 1).isdecimal()]
-    facts = host.facts_of({**told, "cores": cores, "cores_allowed": cores, "load": load})
+    cores = int(told["cores"]) if COUNT.fullmatch(told.get("cores", "")) else None
+    load = [float(word) for word in told.get("load", "").split()[:3] if COUNT.fullmatch(word.replace(".", "", 1))]
+    memory = "".join(MEMORY.findall(told.get("meminfo", ""))[:1])
+    facts = host.facts_of({**told, "meminfo": memory, "cores": cores, "cores_allowed": cores, "load": load})
     names = ", ".join(filter(None, (told.get("model"), told.get("soc"))))
     system = f"Android {told['android']}" if told.get("android") else "Linux"
     return {**facts, "os": system, "cpu": names or facts["cpu"]}
@@ -79,7 +83,7 @@ def abis(told: Mapping[str, str]) -> set[str]:
 def heat(told: Mapping[str, str]) -> str | None:
     """Say that a device is slowed down by its heat, by what `HEAT` printed; None where nothing tells of it."""
     number = told.get("thermal", "").rpartition(":")[2].strip()
-    if number.isdecimal() and 0 < int(number) < len(STATUSES):
+    if COUNT.fullmatch(number) and 0 < int(number) < len(STATUSES):
         return f"its thermal status is {number} ({STATUSES[int(number)]}; 0 is none): let it cool, out of its case"
     if slowed := told.get("cooling", "").count("\n") + bool(told.get("cooling")):
         return f"its heat holds {slowed} of its processors' clocks down: let it cool"

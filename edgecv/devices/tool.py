@@ -6,19 +6,19 @@ import hashlib
 import http.client
 import os
 import struct
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from edgecv.artifact import digest_files
 from edgecv.errors import ConfigError, DeviceError, MissingError
+from edgecv.store import write_atomically
 from edgecv.target import Target
 
 __all__ = ["download_tool", "find_tool", "processor"]
 
-TOOL_BYTES = 500_000_000  # ten times what it takes
-BLOCK_BYTES, ANSWER_SECONDS = 1 << 20, 60.0
+TOOL_BYTES = 200_000_000  # ten times what it takes; what is cut off there has another digest
+ANSWER_SECONDS = 60.0
 VARIABLE = "EDGECV_BENCHMARK_MODEL"
 # An ELF file's processors, as the device names them: Android's ABIs, and `uname -m`.
 PROCESSORS = {
@@ -60,18 +60,15 @@ def download_tool(target: Target) -> bool:
     source, expected = _source(target), target.benchmark_model.sha256
     if not _is_address(source) or (path := _kept(expected)).is_file():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-") as part:
-        try:
-            with urllib.request.urlopen(source, timeout=ANSWER_SECONDS) as stream:
-                got = _copy(stream, part)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            fix = "see that it can be reached, or download it by hand and give its path"
-            raise DeviceError(f"can't download {source}", got=str(error), fix=fix) from error
-        if got != expected:
-            raise _other(source, got, expected)
-        part.flush()
-        os.link(part.name, path)
+    try:
+        with urllib.request.urlopen(source, timeout=ANSWER_SECONDS) as stream:
+            content = stream.read(TOOL_BYTES)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        fix = "see that it can be reached, or download it by hand and give its path"
+        raise DeviceError(f"can't download {source}", got=str(error), fix=fix) from error
+    if (got := hashlib.sha256(content).hexdigest()) != expected:
+        raise _other(source, got, expected)
+    write_atomically(path, content)
     return True
 
 
@@ -106,18 +103,6 @@ def _kept(digest: str) -> Path:
         raise ConfigError("a benchmark_model that is downloaded needs its SHA-256", fix=fix)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "edgecv-tools" / digest
-
-
-def _copy(stream: http.client.HTTPResponse, part: tempfile._TemporaryFileWrapper[bytes]) -> str:
-    """Copy what comes, and return its SHA-256."""
-    digest, size = hashlib.sha256(), 0
-    while block := stream.read(BLOCK_BYTES):
-        size += len(block)
-        if size > TOOL_BYTES:
-            raise ValueError(f"it is over {TOOL_BYTES:,} bytes")
-        digest.update(block)
-        part.write(block)
-    return digest.hexdigest()
 
 
 def _other(source: str, got: str, expected: str) -> DeviceError:
