@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecv.devices.benchmark_model import Call, delegate, lacking
 from edgecv.devices.figures import read_figures
 from edgecv.devices.phone import abis, heat, machine, parts
 from edgecv.errors import DeviceError
+
+settings.load_profile("ci")  # the same examples each time, and no deadline on a busy machine
 
 # As TensorFlow 2.16 prints, and as LiteRT does now: a prefix, percentiles.
 OLDER = """STARTING!

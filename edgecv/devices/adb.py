@@ -66,6 +66,7 @@ class Adb:
         self.kept = Kept(self.bridge)
         self._known: Facts | None = None
         self._tool = ""
+        self._there: dict[str, str] = {}
         self._sent: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._specs: dict[str, Ran] = {}
         self._outputs: dict[str, _Outputs] = {}
@@ -134,10 +135,11 @@ class Adb:
         self.kept.release()
 
     def _pushed(self, file: Path, digest: str) -> str:
-        with _content(file) as (content, suffix, shape):
-            there = self.kept.send(content, f"{digest}{suffix}")
-        self._sent[there] = file, shape
-        return there
+        if digest not in self._there:
+            with _content(file) as (content, suffix, shape):
+                there = self.kept.send(content, f"{digest}{suffix}")
+            self._there[digest], self._sent[there] = there, (file, shape)
+        return self._there[digest]
 
     def _described(self, job: Mapping[str, Any]) -> Ran:
         """Read here what a model takes and gives, in a child process; nothing that it computes here is used."""
