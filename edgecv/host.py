@@ -57,6 +57,8 @@ _RUNTIMES = (
     "openvino",
     "nncf",
     "onnxruntime",
+    "tflite-micro",
+    "ethos-u-vela",
 )
 # Latencies of machines that differ in one of these say nothing about each other.
 _COMPARED = ("cpu", "arch", "cores_physical", "cores_logical", "cores_usable", "flags", "governor", "virtualization")

@@ -133,7 +133,8 @@ def _spreads(raw: Raw) -> list[str]:
     """Warn of measurements whose processes differ much from each other."""
     found = []
     for one in raw:
-        figures = [process_figure(process["latencies_ms"]) for process in one["processes"]]
+        timed = [process["latencies_ms"] for process in one["processes"] if process["latencies_ms"]]
+        figures = [process_figure(latencies) for latencies in timed]
         if len(figures) > 1 and (warning := spread_warning(figures)):
             found.append(f"{one['variant']} on {one['target']}: {warning}")
     return found
@@ -165,7 +166,7 @@ def prepare(
         if runtimes.RUNTIMES[target.runtime].format not in FORMATS:
             raise ConfigError(
                 f"target {target.name}: no files are built for {target.runtime}",
-                expected="runtime litert or openvino",
+                expected="runtime litert, openvino or tflm",
                 fix="measure a file you have with `edgecv bench FILE`",
             )
     name = recipe.name
@@ -227,7 +228,11 @@ def _variants(stages: Stages, target: Target) -> list[str]:
     """Names of the recipe's variants that the target's format has; the others are told to the listener."""
     format, found = runtimes.RUNTIMES[target.runtime].format, []
     for name, steps in stages.recipe.variants.items():
-        if reason := compress.lacking(format, compress.precision_of(steps)):
+        precision = compress.precision_of(steps)
+        reason = compress.lacking(format, precision)
+        if target.precisions and precision not in target.precisions:
+            reason = f"it takes {' and '.join(target.precisions)}, not {precision}"
+        if reason:
             stages.listener.note(f"{name} is not built for {target.name}: {reason}")
         else:
             found.append(name)

@@ -44,6 +44,7 @@ RUNTIMES = {
         Runtime("litert", "ai-edge-litert", "litert", (".tflite",), "tflite"),
         Runtime("openvino", "openvino", "openvino", (".xml", ".onnx", ".tflite"), "openvino"),
         Runtime("onnxruntime", "onnxruntime", "onnx", (".onnx",), "onnx"),
+        Runtime("tflm", "tflite-micro", "micro", (".tflite",), "tflite"),
     )
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
@@ -11,17 +11,42 @@ from pydantic_core.core_schema import ValidationInfo
 from edgecv.config import NAME, Config, read
 from edgecv.errors import ConfigError
 
-__all__ = ["Chip", "Measure", "RuntimeName", "Target", "TargetLimits", "Tool", "load_target"]
+__all__ = ["Chip", "Measure", "Npu", "Precision", "RuntimeName", "Target", "TargetLimits", "Tool", "load_target"]
 
-RuntimeName = Literal["litert", "openvino", "onnxruntime"]
+RuntimeName = Literal["litert", "openvino", "onnxruntime", "tflm"]
+Precision = Literal["float32", "float16", "int8", "int16x8", "int8-dynamic", "int8-weights"]
+# Ethos-U by its multiply-accumulates in a cycle, as Arm's compiler names them.
+EthosU = Literal[
+    "ethos-u55-32",
+    "ethos-u55-64",
+    "ethos-u55-128",
+    "ethos-u55-256",
+    "ethos-u65-256",
+    "ethos-u65-512",
+    "ethos-u85-128",
+    "ethos-u85-256",
+    "ethos-u85-512",
+    "ethos-u85-1024",
+    "ethos-u85-2048",
+]
+ETHOS: tuple[str, ...] = get_args(EthosU)
 # Which runtimes run on more than a CPU, and what is reached by which transport.
-ACCELERATORS = {"gpu": ("litert", "openvino"), "npu": ("openvino",), "nnapi": ("litert",)}
+ACCELERATORS = {
+    "gpu": ("litert", "openvino"),
+    "npu": ("openvino",),
+    "nnapi": ("litert",),
+    "edgetpu": ("litert",),
+    **dict.fromkeys(ETHOS, ("tflm",)),
+}
 REACHED = {
     **dict.fromkeys(("local", "ssh"), ("cpu", "gpu", "npu")),
     "emulated": ("cpu",),
     "browser": ("cpu", "gpu"),
     "adb": ("cpu", "gpu", "nnapi"),
+    "reference": ("cpu", "edgetpu", *ETHOS),
 }
+# The runtime of those that have one alone.
+RUNTIMES = {"browser": "litert", "adb": "litert"}
 
 
 class TargetLimits(Config):
@@ -30,6 +55,16 @@ class TargetLimits(Config):
     max_latency_ms: float | None = Field(None, gt=0.0)
     max_size_bytes: int | None = Field(None, gt=0)
     max_memory_bytes: int | None = Field(None, gt=0)
+
+
+class Npu(Config):
+    """What Arm's compiler takes for given of an Ethos-U and what is around it: names of its own configurations.
+
+    `system_config`: clock and memories. `memory_mode`: what lies in which.
+    """
+
+    system_config: str = Field("", pattern=r"^\w*$")
+    memory_mode: str = Field("", pattern=r"^\w*$")
 
 
 class Measure(Config):
@@ -69,19 +104,24 @@ class Target(Config):
     run float layers in; what it did is read back.
     `transport`: how the device is reached: "local", this machine; "ssh", the board `host`, which is an entry of
     ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`;
-    "browser", a page in Chromium on this machine; "adb", the device with the serial `host`, or the only one attached.
+    "browser", a page in Chromium on this machine; "adb", the device with the serial `host`, or the only one attached;
+    "reference", not at all: kernels here compute what it would.
     `granularity`: what its int8 kernels are fast with, a scale for each channel of a kernel or one for the kernel.
+    `precisions`, `operators`: all that it has, operators by their names in TFLite; no bound where there are none.
     """
 
     name: str = Field(pattern=NAME)
     summary: str = ""
     runtime: RuntimeName
-    accelerator: Literal["cpu", "gpu", "npu", "nnapi"] = "cpu"
-    transport: Literal["local", "ssh", "emulated", "browser", "adb"] = "local"
+    accelerator: Literal["cpu", "gpu", "npu", "nnapi", "edgetpu"] | EthosU = "cpu"
+    transport: Literal["local", "ssh", "emulated", "browser", "adb", "reference"] = "local"
     host: str = ""
     threads: int = Field(1, ge=1, le=256)
     precision: Literal["float32", "default"] = "float32"
     granularity: Literal["channel", "tensor"] = "channel"
+    precisions: tuple[Precision, ...] = ()
+    operators: tuple[str, ...] = ()
+    npu: Npu = Npu()
     limits: TargetLimits = TargetLimits()
     measure: Measure = Measure()
     chip: Chip | None = None
@@ -95,10 +135,14 @@ class Target(Config):
 
     @model_validator(mode="after")
     def _within_reach(self) -> Target:
-        if self.accelerator not in REACHED[self.transport]:
-            raise ValueError(f'accelerator = "{self.accelerator}" is not reached by transport = "{self.transport}"')
-        if self.transport == "adb" and self.runtime != "litert":
-            raise ValueError('transport = "adb" runs models by benchmark_model: it takes runtime = "litert"')
+        accelerator, transport = self.accelerator, self.transport
+        if accelerator not in REACHED[transport]:
+            raise ValueError(f'accelerator = "{accelerator}" is not reached by transport = "{transport}"')
+        only = RUNTIMES.get(transport) or ("tflm" if (transport, accelerator) == ("reference", "cpu") else self.runtime)
+        if self.runtime != only:
+            raise ValueError(f'transport = "{transport}" takes runtime = "{only}"')
+        if accelerator in ETHOS and not (self.npu.system_config and self.npu.memory_mode):
+            raise ValueError(f"accelerator {accelerator} needs npu.system_config and npu.memory_mode")
         return self
 
     @field_validator("accelerator")

@@ -3,7 +3,8 @@
 The same file is the local child process and what is copied to a board. The job is JSON:
 
     {"files": [["model.tflite", "<sha256>"], ...],   the first is opened; all are hashed before a runtime sees them
-     "runtime": "litert" | "openvino" | "onnxruntime", "accelerator": "cpu" | "gpu" | "npu", "threads": 1,
+     "runtime": "litert" | "openvino" | "onnxruntime" | "tflm", "accelerator": "cpu" | "gpu" | "npu",
+     "threads": 1,
      "adapter": "NAME",                               the GPU that "facts" named; another one is refused
      "precision": "float32" | "default",              what float layers are asked to run in
      "do": "describe" | "predict" | "bench" | "graph" | "trace" | "facts",
@@ -19,6 +20,7 @@ The answer is JSON too: what the model takes and gives, the precision that reall
 until ready), `first_ms` and `latencies_ms`. A latency is from pixels in this process's memory to the outputs in it.
 For "graph", `operators`: each one's kind, name, output's id and shape, the ids it reads, and the range that rounding
 gives its output. For both "graph" and "trace" LiteRT runs its built-in kernels, since XNNPACK hides what is inside.
+TFLM adds `arena_bytes`, what a microcontroller must set aside; a figure of this machine, whose pointers take 8 bytes.
 For "facts", which takes no files: `machine`, what the kernel tells of it, `versions` of what runs models, and
 `adapters`, the GPUs or NPUs that the runtime has there, the one that it takes first.
 Nothing falls back to the CPU: a model of which a GPU does not run each operator is refused, `on_cpu` says which.
@@ -47,7 +49,13 @@ import numpy as np
 
 NOISE_SEED = 0
 MAX_SAMPLES = 100_000
-PACKAGES = {"litert": ("ai-edge-litert", "tflite-runtime"), "openvino": ("openvino",), "onnxruntime": ("onnxruntime",)}
+ARENA_BYTES = 64_000_000  # more than any microcontroller has: what a file needs of it is measured
+PACKAGES = {
+    "litert": ("ai-edge-litert", "tflite-runtime"),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime",),
+    "tflm": ("tflite-micro",),
+}
 FACTS = {
     "cpuinfo": "/proc/cpuinfo",
     "meminfo": "/proc/meminfo",
@@ -129,11 +137,7 @@ class LiteRT:
         found = []
         for op in self.interpreter._get_ops_details():
             spec, inputs = self._spec(tensors[op["outputs"][0]]), [int(i) for i in op["inputs"] if i >= 0]
-            if spec["scale"] and spec["dtype"].startswith("int"):
-                info, scale = np.iinfo(spec["dtype"]), spec["scale"]
-                ends = [[(end - spec["zero_point"]) * scale] for end in (info.min, info.max)]
-                spec.update(low=ends[0], high=ends[1], levels=info.max - info.min + 1)
-            found.append({**spec, "kind": op["op_name"], "id": int(op["outputs"][0]), "inputs": inputs})
+            found.append({**spec, **_range(spec), "kind": op["op_name"], "id": int(op["outputs"][0]), "inputs": inputs})
         return found
 
     @staticmethod
@@ -359,7 +363,97 @@ class ONNXRuntime:
         return {"float": "float32", "uint8": "int8"}.get(types[0], types[0]) if types else None
 
 
-RUNTIMES: dict[str, Any] = {"litert": LiteRT, "openvino": OpenVINO, "onnxruntime": ONNXRuntime}
+class TFLM:
+    """Runs a .tflite file by the reference kernels of TensorFlow Lite for Microcontrollers, batch 1."""
+
+    def __init__(self, path: str, job: dict[str, Any]) -> None:
+        from tflite_micro.python.tflite_micro import runtime
+        from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+
+        if job["do"] == "trace":
+            raise Refused("TFLM keeps no tensor inside a network")
+        with open(path, "rb") as file:
+            content = file.read()
+        self._model = schema.Model.GetRootAs(content, 0)
+        self._graph = self._model.Subgraphs(0)
+        self._kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+        self._types = {v: name.lower() for name, v in vars(schema.TensorType).items() if isinstance(v, int)}
+        self.interpreter, _ = _told(lambda: runtime.Interpreter.from_bytes(content, arena_size=ARENA_BYTES))
+        self.inputs = [self._spec(self._graph.Inputs(i)) for i in range(self._graph.InputsLength())]
+        self.outputs = [self._spec(self._graph.Outputs(i)) for i in range(self._graph.OutputsLength())]
+
+    def _spec(self, index: int) -> dict[str, Any]:
+        tensor = self._graph.Tensors(index)
+        values, known = tensor.Quantization(), {"scale": 0.0, "zero_point": 0}
+        if values is not None and values.ScaleLength() == 1:
+            known = {"scale": float(values.Scale(0)), "zero_point": int(values.ZeroPoint(0))}
+        shape = [int(tensor.Shape(axis)) for axis in range(tensor.ShapeLength())]
+        return {"name": tensor.Name().decode(), "shape": shape, "dtype": self._types[tensor.Type()], **known}
+
+    def invoke(self, arrays: list[Any]) -> list[Any]:
+        """Run one inference: arrays in, arrays out."""
+        for index, array in enumerate(arrays):
+            self.interpreter.set_input(array, index)
+        _told(self.interpreter.invoke)
+        return [self.interpreter.get_output(index) for index in range(len(self.outputs))]
+
+    def arena_bytes(self) -> int:
+        """Give what of the arena the network has taken, head and tail, after an invocation."""
+        _, text = _told(self.interpreter.print_allocations)
+        return int(re.findall(r"Arena allocation total (\d+) bytes", text)[0])
+
+    def executed(self) -> list[str]:
+        """Precision of each compute layer: that of its input, since TFLM has no kernels with mixed operands."""
+        places = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 2, "BATCH_MATMUL": 0}
+        found = [(kind, operator) for kind, operator in self._read() if kind in places]
+        return [self._spec(operator.Inputs(places[kind]))["dtype"] for kind, operator in found]
+
+    def operators(self) -> list[dict[str, Any]]:
+        """What computes each tensor, in the order of execution."""
+        found = []
+        for kind, operator in self._read():
+            spec = self._spec(operator.Outputs(0))
+            inputs = [operator.Inputs(i) for i in range(operator.InputsLength()) if operator.Inputs(i) >= 0]
+            found.append({**spec, **_range(spec), "kind": kind, "id": operator.Outputs(0), "inputs": inputs})
+        return found
+
+    def _read(self) -> Any:
+        """Give each operator, and its name in the schema; codes over 127 stand in the newer field."""
+        for index in range(self._graph.OperatorsLength()):
+            operator = self._graph.Operators(index)
+            code = self._model.OperatorCodes(operator.OpcodeIndex())
+            yield self._kinds[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())], operator
+
+
+RUNTIMES: dict[str, Any] = {"litert": LiteRT, "openvino": OpenVINO, "onnxruntime": ONNXRuntime, "tflm": TFLM}
+
+
+def _told(call: Any) -> Any:
+    """Give what a call returns and what it writes to stderr, where TFLM names the operator that it can't run."""
+    with tempfile.TemporaryFile() as file:
+        kept, failed, found = os.dup(2), False, None
+        os.dup2(file.fileno(), 2)
+        try:
+            found = call()
+        except RuntimeError:
+            failed = True
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        text = file.read().decode("utf-8", "replace")
+    if failed:
+        raise Refused("; ".join(line.strip() for line in text.splitlines() if line.strip())[:500] or "no reason given")
+    return found, text
+
+
+def _range(spec: dict[str, Any]) -> dict[str, Any]:
+    """Give the range that rounding leaves a tensor, and its levels, where it holds signed integers."""
+    if not spec["scale"] or not spec["dtype"].startswith("int"):
+        return {}
+    info = np.iinfo(spec["dtype"])
+    low, high = ([(end - spec["zero_point"]) * spec["scale"]] for end in (info.min, info.max))
+    return {"low": low, "high": high, "levels": info.max - info.min + 1}
 
 
 def _batch_of_one(shape: Any) -> list[Any]:
@@ -625,6 +719,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             answer.update(bench(model, inputs, job))
         else:
             model.invoke(inputs)
+        if hasattr(model, "arena_bytes"):
+            answer["arena_bytes"] = model.arena_bytes()
     answer["peak_rss_bytes"] = peak_rss_bytes()
     if job["do"] in ("describe", "predict"):
         answer["executed_precision"] = summarise(model.executed())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
 
 from edgecv.artifact import Format
 from edgecv.errors import ConfigError
+from edgecv.target import Precision
 
 __all__ = ["CALIBRATED", "STEPS", "Known", "Precision", "check_calibration", "lacking", "precision_of"]
-
-Precision = Literal["float32", "float16", "int8", "int16x8", "int8-dynamic", "int8-weights"]
 
 # Those whose ranges of activations come from calibration images.
 CALIBRATED: tuple[Precision, ...] = ("int8", "int16x8")
