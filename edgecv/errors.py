@@ -9,7 +9,8 @@
         ├── MissingError        3  a package or a program that is not installed
         ├── StoreError          3  the store: damaged, locked, or the disk is full
         └── DeviceError         3  a device, or a runtime that crashed or hung on it
-            └── ReachError      3  a device that can't be reached, or not any more
+            ├── ReachError      3  a device that can't be reached, or not any more
+            └── UnfitError      3  a model that a device is known not to run
 
 Each carries four lines: what failed, what was got, what was expected, how to fix it.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "ModelError",
     "ReachError",
     "StoreError",
+    "UnfitError",
     "UsageError",
 ]
 
@@ -104,3 +106,12 @@ class ReachError(DeviceError):
     def status(self) -> str:
         """Word it as the status of a row."""
         return f"not available: {self.what}: {self.fix}"
+
+
+class UnfitError(DeviceError):
+    """Refuse a model that a device is known not to run."""
+
+    @property
+    def status(self) -> str:
+        """Word it as the status of a row."""
+        return f"refused: {self.what}: {self.got}" if self.got else f"refused: {self.what}"

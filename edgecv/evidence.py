@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from edgecv import compress, runtimes
 from edgecv.answers import answers, measured_with
-from edgecv.artifact import Artifact, artifact_of
-from edgecv.devices import HERE, Device
+from edgecv.artifact import Artifact, artifact_of, digest_files
+from edgecv.devices import HERE, Compiling, Device, check_operators
 from edgecv.errors import DeviceError, MissingError
 from edgecv.measure import Measurement, Process, Subject, add, measure_round
 from edgecv.metadata import read_metadata
 from edgecv.repair import describe, repair
 from edgecv.rows import Entry, Network
 from edgecv.stages import Stages
-from edgecv.store import Step
+from edgecv.store import Step, write_atomically
 from edgecv.verify import verify
 
 __all__ = ["Made", "made", "measured", "verified", "verified_file"]
@@ -84,7 +84,11 @@ def verified(stages: Stages, device: Device, variant: str) -> Entry:
     files = stages.place(found.artifact, found.name)
     path = PurePosixPath(files[0].relative_to(stages.out).as_posix())
     entry = dataclasses.replace(entry, artifact=found.artifact, path=path, network=found.network)
-    return _judged(stages, entry, files, device, own=stages.outputs(found.network.steps))
+    entry = _judged(stages, entry, files, device, own=stages.outputs(found.network.steps))
+    if isinstance(device, Compiling) and not entry.problem:
+        place = files[0].with_name(f"{found.name}-{device.target.name}{device.suffix}")
+        write_atomically(place, device.made(files[0], found.artifact.files[0][1]).content)
+    return entry
 
 
 def verified_file(stages: Stages, device: Device, path: Path) -> Entry:
@@ -119,8 +123,11 @@ def _network(stages: Stages, steps: tuple[str, ...]) -> Network:
 def _judged(stages: Stages, entry: Entry, files: tuple[Path, ...], device: Device, *, own: Array) -> Entry:
     """Add the verdict and the precision that ran, or the problem."""
     try:
-        return dataclasses.replace(entry, **_judgement(stages, entry, files, device, own=own))
-    except DeviceError as error:
+        entry = dataclasses.replace(entry, **_judgement(stages, entry, files, device, own=own))
+        if isinstance(device, Compiling) and not entry.problem:
+            device.made(files[0], digest_files(files[0]))
+        return entry
+    except (MissingError, DeviceError) as error:
         return dataclasses.replace(entry, problem=error.status)
 
 
@@ -131,6 +138,7 @@ def _judgement(stages: Stages, entry: Entry, files: tuple[Path, ...], device: De
         return {"problem": f"fail: the labels in {files[0].name} are not the data's {len(stages.classes)}, in order"}
     assert entry.artifact is not None
     label = f"{entry.variant} verified on {device.target.name}"
+    check_operators(device, files, tuple(digest for _, digest in entry.artifact.files))
     found, executed = answers(stages, device, entry.artifact, files, label=label)
     verdict = verify(
         found,
@@ -162,7 +170,7 @@ def _round(
             raise _Incomplete(got)
         return {name: dataclasses.asdict(one) for name, one in got.items() if isinstance(one, Process)}
 
-    settings = device.target.model_dump(include={"runtime", "accelerator", "threads", "precision", "measure"})
+    settings = device.target.model_dump(include={"runtime", "accelerator", "npu", "threads", "precision", "measure"})
     params = {**settings, "round": number, "names": sorted(subjects)}
     inputs = tuple(artifact.digest for name in sorted(subjects) if (artifact := entries[name].artifact))
     try:
@@ -176,5 +184,8 @@ def _round(
         got: dict[str, Process | str] = incomplete.args[0]
         return got
     return {
-        name: Process(**{**value, "latencies_ms": tuple(value["latencies_ms"])}) for name, value in done.value.items()
+        name: Process(
+            **{**value, "latencies_ms": tuple(value["latencies_ms"]), "left": tuple(map(tuple, value["left"]))}
+        )
+        for name, value in done.value.items()
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.artifact import TensorSpec
-from edgecv.devices import Device, ask
-from edgecv.errors import DeviceError
+from edgecv.devices import Device, ask, check_operators
+from edgecv.errors import DeviceError, MissingError
 from edgecv.stats import Comparison, compare, process_figure
 from edgecv.target import Target
 
@@ -40,13 +40,20 @@ class Subject:
 
 @dataclass(frozen=True)
 class Process:
-    """What one process measured, in milliseconds: load until ready, the first invocation, and the steady ones."""
+    """What one process measured, in milliseconds: load until ready, the first invocation, and the steady ones.
+
+    Of a device that stands for a microcontroller: the memory that it takes there, and the operators that its
+    accelerator leaves to the CPU, each with the reason; a latency only where there is an estimate of it.
+    """
 
     round: int
-    init_ms: float
-    first_ms: float
+    init_ms: float | None
+    first_ms: float | None
     latencies_ms: tuple[float, ...]
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    left: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,9 @@ def add(measurement: Measurement, got: Process | str) -> Measurement:
 
 def compare_measurements(baseline: Measurement, candidate: Measurement) -> Comparison | None:
     """Compare two measurements by their processes' p10, paired by round; None where one has no process."""
-    by_round = [{p.round: process_figure(p.latencies_ms) for p in m.processes} for m in (baseline, candidate)]
+    by_round = [
+        {p.round: process_figure(p.latencies_ms) for p in m.processes if p.latencies_ms} for m in (baseline, candidate)
+    ]
     rounds = sorted(by_round[0].keys() & by_round[1].keys())
     if not rounds:
         return None
@@ -129,6 +138,7 @@ def compare_measurements(baseline: Measurement, candidate: Measurement) -> Compa
 
 def _describe(label: str, subject: Subject) -> Measurement:
     try:
+        check_operators(subject.device, subject.files)
         answer = ask(subject.device, subject.files, do="describe")
     except DeviceError as error:
         return Measurement(label, (), error.status)
@@ -144,7 +154,7 @@ def _describe(label: str, subject: Subject) -> Measurement:
 def _process(subject: Subject, *, images: Path | None, number: int) -> Process | str:
     try:
         answer = ask(subject.device, subject.files, do="bench", images=images)
-    except DeviceError as error:
+    except (MissingError, DeviceError) as error:
         return error.status
     return Process(
         round=number,
@@ -152,6 +162,9 @@ def _process(subject: Subject, *, images: Path | None, number: int) -> Process |
         first_ms=answer["first_ms"],
         latencies_ms=tuple(answer["latencies_ms"]),
         peak_rss_bytes=answer["peak_rss_bytes"],
+        arena_bytes=answer.get("arena_bytes"),
+        flash_bytes=answer.get("flash_bytes"),
+        left=tuple((layer, reason) for layer, reason in answer.get("left", ())),
     )
 
 

@@ -82,10 +82,13 @@ class Parity(Config):
 
 
 class Latency(Config):
-    """Milliseconds; a percentile is null where there are too few samples for 99 % confidence."""
+    """Milliseconds; a percentile is null where there are too few samples for 99 % confidence.
 
-    init: float
-    first: float
+    An estimate is the same each time: it is `p50`, and the others are null.
+    """
+
+    init: float | None
+    first: float | None
     p10: float | None
     p50: float | None
     p90: float | None
@@ -104,9 +107,14 @@ class Speedup(Config):
 
 
 class Memory(Config):
-    """Largest resident set of the process that ran the model."""
+    """Largest resident set of the process that ran the model; on a microcontroller, the arena and the flash it takes.
 
-    peak_rss_bytes: int
+    `flash_bytes`: of what a compiler made of the file.
+    """
+
+    peak_rss_bytes: int | None
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
 
 
 class SkippedEntry(Config):

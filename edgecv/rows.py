@@ -78,15 +78,21 @@ def make_rows(
     return tuple(_row(entry, baseline, model=model, target=target) for entry in entries)
 
 
-def latency(measurement: Measurement | None) -> Latency | None:
-    """Summarise in milliseconds: medians over processes of init and first, percentiles over all steady samples."""
-    if measurement is None or not measurement.processes:
+def latency(measurement: Measurement | None, *, timing: Timing = "measured") -> Latency | None:
+    """Summarise in milliseconds: medians over processes of init and first, percentiles over all steady samples.
+
+    None where nothing was timed. An estimate is no sample: it is the same each time, and stands as the median.
+    """
+    samples = measurement.latencies_ms if measurement else []
+    if measurement is None or not samples:
         return None
-    samples = measurement.latencies_ms
+    if timing == "estimated":
+        estimate = samples[0]
+        return Latency(init=None, first=None, p10=None, p50=estimate, p90=None, p99=None, samples=1, processes=1)
     p10, p50, p90, p99 = (percentile(samples, q) for q in (10, 50, 90, 99))
     return Latency(
-        init=statistics.median(process.init_ms for process in measurement.processes),
-        first=statistics.median(process.first_ms for process in measurement.processes),
+        init=statistics.median(process.init_ms or 0.0 for process in measurement.processes),
+        first=statistics.median(process.first_ms or 0.0 for process in measurement.processes),
         p10=p10,
         p50=p50,
         p90=p90,
@@ -98,7 +104,7 @@ def latency(measurement: Measurement | None) -> Latency | None:
 
 def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Target) -> Row:
     artifact, verdict, measurement = entry.artifact, entry.verdict, entry.measurement
-    emulated = entry.timing not in ("measured", "benchmark_model")
+    emulated = _elsewhere(entry)
     return Row(
         model=model,
         variant=entry.variant,
@@ -118,10 +124,10 @@ def _row(entry: Entry, baseline: Measurement | None, *, model: str, target: Targ
         )
         if verdict
         else None,
-        latency_ms=latency(measurement),
+        latency_ms=latency(measurement, timing=entry.timing),
         speedup=None if emulated else _speedup(baseline, measurement),
-        memory=None if emulated else _memory(measurement),  # the emulator's own is most of it
-        skipped=tuple(SkippedEntry(layer=one.layer, reason=one.reason) for one in artifact.skipped) if artifact else (),
+        memory=_memory(entry),
+        skipped=_skipped(entry),
         steps=tuple(StepEntry.model_validate(step, strict=False) for step in entry.network.history),
         emulated=emulated,
         timing=entry.timing,
@@ -169,10 +175,26 @@ def _speedup(baseline: Measurement | None, measurement: Measurement | None) -> S
     return Speedup(baseline=baseline.label, ratio=found.ratio, ci95=found.ci95, answer=found.answer) if found else None
 
 
-def _memory(measurement: Measurement | None) -> Memory | None:
-    if measurement is None or not measurement.processes:
-        return None
-    return Memory(peak_rss_bytes=max(process.peak_rss_bytes for process in measurement.processes))
+def _memory(entry: Entry) -> Memory | None:
+    """Give the arena where there is one, else the largest resident set; of an emulated one most is the emulator's."""
+    processes = entry.measurement.processes if entry.measurement else ()
+    for one in processes:
+        if one.arena_bytes is not None or one.flash_bytes is not None:
+            return Memory(peak_rss_bytes=None, arena_bytes=one.arena_bytes, flash_bytes=one.flash_bytes)
+    resident = [one.peak_rss_bytes for one in processes if one.peak_rss_bytes is not None]
+    return Memory(peak_rss_bytes=max(resident)) if resident and not _elsewhere(entry) else None
+
+
+def _elsewhere(entry: Entry) -> bool:
+    """Tell whether the latencies are not the device's."""
+    return entry.timing not in ("measured", "benchmark_model")
+
+
+def _skipped(entry: Entry) -> tuple[SkippedEntry, ...]:
+    """Give the layers that the export left in float, and the operators that the accelerator leaves to the CPU."""
+    found = [(one.layer, one.reason) for one in entry.artifact.skipped] if entry.artifact else []
+    found += entry.measurement.processes[0].left if entry.measurement and entry.measurement.processes else ()
+    return tuple(SkippedEntry(layer=layer, reason=reason) for layer, reason in found)
 
 
 def _status(entry: Entry, limits: TargetLimits) -> str:
@@ -190,16 +212,27 @@ def _status(entry: Entry, limits: TargetLimits) -> str:
 
 def _costs(entry: Entry, limits: TargetLimits) -> list[str]:
     """Say for each limit of the target that is set whether this entry breaks it, or what is missing to tell."""
-    found = []
-    if limits.max_size_bytes is not None and entry.artifact and entry.artifact.size_bytes > limits.max_size_bytes:
-        found.append(f"fail: {entry.artifact.size_bytes:,} bytes (limit {limits.max_size_bytes:,})")
-    memory = _memory(entry.measurement)
-    if limits.max_memory_bytes is not None and memory and memory.peak_rss_bytes > limits.max_memory_bytes:
-        found.append(f"fail: peak memory {memory.peak_rss_bytes:,} bytes (limit {limits.max_memory_bytes:,})")
-    measured = latency(entry.measurement)
-    if limits.max_latency_ms is not None and measured:
-        if measured.p90 is None:
-            found.append(f"can't tell: {samples_needed(90) - measured.samples} more samples for the p90 latency")
-        elif measured.p90 > limits.max_latency_ms:
-            found.append(f"fail: p90 {measured.p90:.3g} ms (limit {limits.max_latency_ms:g})")
-    return found
+    memory = _memory(entry) or Memory(peak_rss_bytes=None)
+    arena = memory.arena_bytes is not None
+    sizes = (
+        ("", memory.flash_bytes or (entry.artifact.size_bytes if entry.artifact else None), limits.max_size_bytes),
+        ("arena " if arena else "peak memory ", memory.arena_bytes or memory.peak_rss_bytes, limits.max_memory_bytes),
+    )
+    found = [
+        f"fail: {what}{size:,} bytes (limit {limit:,})"
+        for what, size, limit in sizes
+        if size is not None and limit is not None and size > limit
+    ]
+    return found + _slow(entry, limits.max_latency_ms)
+
+
+def _slow(entry: Entry, limit_ms: float | None) -> list[str]:
+    """Say whether the latency limit is broken, by the p90, or by the estimate where there is no more than that."""
+    measured = latency(entry.measurement, timing=entry.timing)
+    if limit_ms is None or measured is None:
+        return []
+    estimated = entry.timing == "estimated"
+    word, figure = ("estimated", measured.p50) if estimated else ("p90", measured.p90)
+    if figure is None:
+        return [f"can't tell: {samples_needed(90) - measured.samples} more samples for the p90 latency"]
+    return [f"fail: {word} {figure:.3g} ms (limit {limit_ms:g})"] if figure > limit_ms else []

@@ -69,7 +69,7 @@ def test_results_json_has_the_designs_keys_in_the_designs_order() -> None:
         executed_precision artifact{path sha256 size_bytes gzip_bytes} params macs
         accuracy{metric value n ci95 drop_pp drop_ci95 changed_predictions top5}
         parity{reference max_abs top1_agreement} latency_ms{init first p10 p50 p90 p99 samples processes}
-        speedup{baseline ratio ci95 answer} memory{peak_rss_bytes} skipped{layer reason} steps
+        speedup{baseline ratio ci95 answer} memory{peak_rss_bytes arena_bytes flash_bytes} skipped{layer reason} steps
         emulated timing status}"""
 
     def words(value: Any) -> str:

@@ -11,6 +11,7 @@ from edgecv.devices.browser import Browser
 from edgecv.devices.device import Device
 from edgecv.devices.emulated import Emulated
 from edgecv.devices.local import Local
+from edgecv.devices.micro import Compiling, reference
 from edgecv.devices.ssh import Ssh
 from edgecv.errors import EnvError
 from edgecv.target import Target
@@ -23,6 +24,7 @@ TRANSPORTS: dict[str, Callable[[Target], Device]] = {
     "emulated": Emulated,
     "browser": Browser,
     "adb": Adb,
+    "reference": reference,
 }
 
 
@@ -61,7 +63,8 @@ def reachable(target: Target) -> str:
     try:
         with open_device(target) as device:
             facts = device.facts()
+            versions = {**facts.versions, **(device.compiler() if isinstance(device, Compiling) else {})}
     except EnvError as error:
         return error.status
-    names = [f"{name} {version}" for name, version in facts.versions.items() if name != "numpy"]
+    names = [f"{name} {version}" for name, version in versions.items() if name != "numpy"]
     return f"ready ({', '.join([*names, *filter(None, [facts.machine.get('accelerator')])])})"

@@ -33,7 +33,7 @@ def setup_device(target: Target) -> Iterator[str]:
         MissingError: it lacks what only its administrator can install; the error holds the command.
         DeviceError: an installation failed.
     """
-    if target.transport == "local":
+    if target.transport in ("local", "reference"):
         fix = runtimes.RUNTIMES[target.runtime].install
         raise ConfigError(f"{target.name} is this machine", expected="a target that is not", fix=fix)
     device = DEVICES[target.transport](target)

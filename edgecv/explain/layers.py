@@ -30,7 +30,7 @@ BATCH = 8
 
 # How what a runtime holds inside is come by, and what that does not show.
 NOTES = {
-    "litert": "values inside are those of LiteRT's built-in kernels; XNNPACK, which runs the file, hides its own",
+    "litert": "values inside are those of LiteRT's built-in kernels; what runs the file, XNNPACK say, hides its own",
     "openvino": "values inside are those of the graph with an output for each layer, which OpenVINO may fuse otherwise",
 }
 

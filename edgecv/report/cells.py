@@ -103,9 +103,16 @@ def cells(row: Row, *, baseline: bool) -> dict[str, str]:
         **_latency(row),
         "speedup": speedup,
         "speedup_short": speedup_short,
-        "peak": megabytes(row.memory.peak_rss_bytes if row.memory else None),
+        "peak": megabytes(_peak(row)),
         "status": status_word(row),
     }
+
+
+def _peak(row: Row) -> int | None:
+    """The arena where there is one, else the process."""
+    if row.memory is None:
+        return None
+    return row.memory.peak_rss_bytes if row.memory.arena_bytes is None else row.memory.arena_bytes
 
 
 def variant(row: Row) -> str:
@@ -160,6 +167,8 @@ def notes(results: Results) -> list[str]:
     lines.extend(_shared(_missing_percentiles(results)))
     lines.extend(_shared(_other_precisions(results)))
     lines += [text for timing, text in TIMINGS.items() if any(row.timing == timing for row in rows)]
+    if arenas := sorted({clean(row.target) for row in rows if row.memory and row.memory.arena_bytes is not None}):
+        lines.append(f"Peak of {', '.join(arenas)}: the arena that a microcontroller sets aside, not a process.")
     if counts := sorted({row.accuracy.n for row in rows if row.accuracy}):
         images = " or ".join(f"{n:,}" for n in counts)
         lines.append(f"Drop: percentage points below the float Keras model on the same {images} test images.")
@@ -190,6 +199,8 @@ def _missing_percentiles(results: Results) -> Iterator[tuple[Row, str]]:
     for key, q in _PERCENTILES.items():
         needed = samples_needed(q)
         for row in results.rows:
+            if row.timing == "estimated":
+                continue
             if row.latency_ms and getattr(row.latency_ms, key) is None and row.latency_ms.samples < needed:
                 more = needed - row.latency_ms.samples
                 yield row, f"{key} takes {more} more sample{'s' if more > 1 else ''} ({needed} in all)"

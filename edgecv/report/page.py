@@ -164,7 +164,8 @@ def _strip_panels(results: Results, measurements: Mapping[str, Any]) -> tuple[li
     most = min(_MOST_SAMPLES, max(_MOST_TICKS // max(shown, 1), 1))
     panels, said = [], []
     for number, (target, rows) in enumerate(by_target(results).items()):
-        here = {row.variant: samples[target, row.variant] for row in rows if (target, row.variant) in samples}
+        sampled = [row.variant for row in rows if row.timing != "estimated"]  # an estimate is no sample
+        here = {variant: samples[target, variant] for variant in sampled if (target, variant) in samples}
         if not here:
             continue
         pooled = sorted(ms for processes in here.values() for one in processes for ms in one)

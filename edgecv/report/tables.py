@@ -152,7 +152,7 @@ def _facts(row: Row, texts: dict[str, str], metric: str) -> list[str]:
         facts.append("baseline" if texts["speedup"] == "baseline" else f"speed-up {texts['speedup']}")
     if row.artifact:
         facts.append(f"{texts['size']} MB ({texts['gzip']} gzip)")
-    if row.memory:
+    if texts["peak"] != "-":
         facts.append(f"peak {texts['peak']} MB")
     if row.executed_precision:
         facts.append(f"ran in {texts['ran_in']}")

@@ -1,0 +1,93 @@
+"""Arm's compiler for Ethos-U: what runs on the NPU, and its estimates of time and memory."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import math
+import re
+import sys
+from pathlib import Path
+
+from edgecv.devices.compiled import Compiled, run_compiler, scratch
+from edgecv.errors import DeviceError, MissingError
+from edgecv.extras import install_command
+from edgecv.target import Target
+
+__all__ = ["compile_vela", "read_left", "read_summary", "vela_version"]
+
+PACKAGE = "ethos-u-vela"
+CONFIG = "Arm/vela.ini"  # in the package: configurations by the names that a target gives
+MAIN = "import sys; from ethosu.vela.vela import main; sys.exit(main())"
+KIB = 1024
+
+COUNT = re.compile(r"^NPU operators = (\d+)", re.MULTILINE)
+ON_CPU = re.compile(r"^ *CPU: .*? = (.*) \(outputs ", re.MULTILINE)
+WARNING = re.compile(r"^Warning \(supported operators\) operator: (\w+), ofm: '(.*)'\n *Reason: (.*)$", re.MULTILINE)
+
+
+def vela_version() -> str:
+    """Give the compiler's version.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        what, fix = "Arm's compiler for Ethos-U is not installed", install_command("micro")
+        raise MissingError(what, expected=f"the package {PACKAGE}", fix=fix) from error
+
+
+def compile_vela(file: Path, digest: str, target: Target) -> Compiled:
+    """Compile a file for the target's Ethos-U. The estimated latency is that of the NPU, without what is left.
+
+    Raises:
+        DeviceError: the compiler refused the file, crashed or hung; or no operator runs on the NPU.
+    """
+    with scratch() as name:
+        folder = Path(name)
+        child = run_compiler([*_command(target), "--output-dir", name, str(file)], file, digest, target)
+        left, found = read_left(child.stdout), COUNT.search(child.stdout)
+        if not found or not int(found[1]):
+            kinds = ", ".join(sorted({kind for kind, _ in left})[:8])
+            why = f"{len(left)} stay on the CPU: {kinds}"
+            raise DeviceError(f"no operator runs on the {target.accelerator.title()} ({why})")
+        (summary,) = folder.glob("*_summary_*.csv")
+        latency_ms, sram_bytes = read_summary(summary.read_text())
+        (compiled,) = folder.glob("*_vela.tflite")
+        return Compiled(compiled.read_bytes(), left, latency_ms, sram_bytes)
+
+
+def _command(target: Target) -> list[str]:
+    options = {
+        "--config": CONFIG,
+        "--accelerator-config": target.accelerator,
+        "--system-config": target.npu.system_config,
+        "--memory-mode": target.npu.memory_mode,
+    }
+    words = [word for option in options.items() for word in option]
+    return [sys.executable, "-I", "-B", "-c", MAIN, "--show-cpu-operations", *words]
+
+
+def read_left(said: str) -> tuple[tuple[str, str], ...]:
+    """Read which operators stay on the CPU, and why, in the order of execution, from what the compiler says."""
+    reasons = {tensor: (kind, reason) for kind, tensor, reason in WARNING.findall(said)}
+    found = [reasons.get(tensor, (tensor, "the compiler gives no reason")) for tensor in ON_CPU.findall(said)]
+    return tuple((kind, f"stays on the CPU: {reason}") for kind, reason in found)
+
+
+def read_summary(text: str) -> tuple[float, int]:
+    """Read (milliseconds, bytes of SRAM) from the compiler's summary, whose units are seconds and KiB.
+
+    Raises:
+        DeviceError: it holds no such figures.
+    """
+    try:
+        (row,) = csv.DictReader(text.splitlines())
+        latency_ms, kib = 1000 * float(row["inference_time"]), float(row["sram_memory_used"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError("the compiler's summary can't be read", got=f"{type(error).__name__}: {error}") from error
+    if not (math.isfinite(latency_ms) and math.isfinite(kib) and latency_ms > 0 and kib >= 0):
+        raise DeviceError("the compiler estimates nothing", got=f"{latency_ms:g} ms, {kib:g} KiB")
+    return latency_ms, round(kib * KIB)

@@ -1,0 +1,357 @@
+"""Microcontrollers and NPUs: real files by TFLM and by Arm's compiler."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgecv import pipeline
+from edgecv.artifact import digest_files
+from edgecv.config import locate
+from edgecv.devices import Local, ask, check_operators, open_device, reachable, setup_device
+from edgecv.devices.compiled import run_compiler
+from edgecv.devices.edgetpu import read_mapping
+from edgecv.devices.micro import EthosU
+from edgecv.devices.operators import not_integer
+from edgecv.devices.vela import compile_vela, read_left, read_summary
+from edgecv.errors import ConfigError, DeviceError, UnfitError
+from edgecv.files import bench
+from edgecv.listener import Listener
+from edgecv.results import Results, Row
+from edgecv.target import Npu, Target, TargetLimits, load_target
+from tests.conftest import ROOT
+from tests.digits import write_digits
+
+pytest.importorskip("tflite_micro", reason="needs the extra micro")
+pytest.importorskip("ethosu.vela", reason="needs the extra micro")
+
+DATA = ROOT / "tests" / "data"
+INT8, FLOAT = DATA / "tiny-int8.tflite", DATA / "tiny.tflite"
+M7, ETHOS, CORAL = (load_target(locate(name, "targets")) for name in ("cortex-m7", "ethos-u55", "coral-edgetpu"))
+WORKER = "import sys; from edgecv import worker; worker.ARENA_BYTES = 2000; sys.exit(worker.main(sys.argv[1]))"
+
+
+def only(target: Target, file: Path = INT8) -> Row:
+    (row,) = bench([file], target=target).rows
+    return row
+
+
+# TFLM
+
+
+Answers = Callable[[Target, Path], NDArray[np.float32]]
+
+
+@pytest.fixture
+def answers(images: Path, tmp_path: Path) -> Answers:
+    """Probabilities that a target gives from a small file."""
+
+    def given(target: Target, file: Path) -> NDArray[np.float32]:
+        with open_device(target) as device:
+            ask(device, (file,), do="predict", images=images, outputs=tmp_path / "answers.npy")
+        return np.asarray(np.load(tmp_path / "answers.npy"), np.float32)
+
+    return given
+
+
+def test_tflm_gives_the_answers_of_litert_to_a_step_of_the_logits(answers: Answers) -> None:
+    here = Target(name="here", runtime="litert")
+    operators = ask(Local(here), (INT8,), do="graph")["operators"]
+    scale = next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8")
+    micro, litert = (np.log(answers(target, INT8)) / scale for target in (M7, here))
+    apart = np.rint(micro - micro[:, :1]) - np.rint(litert - litert[:, :1])  # softmax leaves differences alone
+    assert np.abs(apart).max() <= 2  # a step in either logit
+
+
+def test_tflm_and_litert_see_the_same_graph() -> None:
+    graphs = [
+        ask(Local(Target(name="here", runtime="litert")), (INT8,), do="graph"),
+        ask(Local(M7), (INT8,), do="graph"),
+    ]
+    kept = [[(one["kind"], one["id"], one["dtype"], one["shape"]) for one in graph["operators"]] for graph in graphs]
+    assert kept[0] == kept[1]
+    assert graphs[0]["inputs"][0]["scale"] == pytest.approx(graphs[1]["inputs"][0]["scale"])
+
+
+def test_a_microcontrollers_row_has_an_arena_and_no_latency() -> None:
+    row = only(M7)
+    assert (row.latency_ms, row.speedup, row.emulated, row.executed_precision) == (None, None, False, "int8")
+    assert row.memory is not None
+    assert row.memory.peak_rss_bytes is None
+    assert 2000 < (row.memory.arena_bytes or 0) < 10_000
+    assert only(M7).memory == row.memory
+
+
+def test_the_memory_limit_holds_the_arena() -> None:
+    row = only(M7.model_copy(update={"limits": TargetLimits(max_memory_bytes=2000)}))
+    assert row.memory is not None
+    assert row.status == f"fail: arena {row.memory.arena_bytes:,} bytes (limit 2,000)"
+
+
+def test_too_small_an_arena_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    job, answer = tmp_path / "job.json", tmp_path / "answer.json"
+    files = [[str(INT8), digest_files(INT8)]]
+    settings = {"runtime": "tflm", "accelerator": "cpu", "threads": 1, "precision": "default", "do": "describe"}
+    job.write_text(json.dumps({**settings, "files": files, "answer": str(answer)}))
+    subprocess.run([sys.executable, "-c", WORKER, str(job)], check=False)
+    assert "Failed to allocate" in json.loads(answer.read_text())["refused"]
+
+
+def test_an_operator_that_tflm_can_not_run_is_named() -> None:
+    assert only(M7, FLOAT).status.startswith("fail: tflm refused tiny.tflite: ")
+    assert "Node CAST (number 0) failed to invoke" in only(M7, FLOAT).status
+
+
+@pytest.mark.parametrize("target", [M7, ETHOS], ids=lambda target: target.name)
+def test_a_file_that_is_no_model_takes_down_only_the_child(tmp_path: Path, target: Target) -> None:
+    (tmp_path / "none.tflite").write_bytes(bytes(4096))
+    with open_device(target) as device, pytest.raises(DeviceError, match=r"none\.tflite"):
+        ask(device, (tmp_path / "none.tflite",), do="describe")
+
+
+# Ethos-U
+
+
+def test_an_estimate_is_shown_as_one_and_not_ranked() -> None:
+    row = only(ETHOS)
+    assert (row.timing, row.emulated, row.speedup) == ("estimated", True, None)
+    assert row.latency_ms is not None
+    assert row.memory is not None
+    assert 0 < (row.latency_ms.p50 or 0) < 1
+    assert (row.latency_ms.p90, row.latency_ms.init, row.latency_ms.samples) == (None, None, 1)
+    assert 0 < (row.memory.arena_bytes or 0) < 100_000
+    assert 0 < (row.memory.flash_bytes or 0) < 100_000
+    assert {one.layer for one in row.skipped} == {"DEQUANTIZE", "SOFTMAX"}
+    assert all(one.reason.startswith("stays on the CPU: ") for one in row.skipped)
+
+
+def test_the_same_file_gives_the_same_estimates_and_the_same_bytes() -> None:
+    first, second = (compile_vela(INT8, digest_files(INT8), ETHOS) for _ in range(2))
+    assert first == second
+    assert b"ethos-u" in first.content
+
+
+def test_another_npu_gives_other_estimates() -> None:
+    npu = Npu(system_config="Ethos_U85_SYS_DRAM_Mid", memory_mode="Dedicated_Sram_384KB")
+    wide = ETHOS.model_copy(update={"accelerator": "ethos-u85-2048", "npu": npu})
+    one, other = (compile_vela(INT8, digest_files(INT8), target) for target in (ETHOS, wide))
+    assert one.latency_ms != other.latency_ms
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        ({"max_latency_ms": 1e-6}, "fail: estimated "),
+        ({"max_size_bytes": 100}, "fail: "),
+        ({"max_memory_bytes": 100}, "fail: arena "),
+    ],
+)
+def test_estimates_are_held_to_the_limits(limits: dict[str, Any], status: str) -> None:
+    assert only(ETHOS.model_copy(update={"limits": TargetLimits(**limits)})).status.startswith(status)
+
+
+def test_a_model_that_the_npu_runs_nothing_of_fails() -> None:
+    status = only(ETHOS, FLOAT).status
+    assert status.startswith("fail: no operator runs on the Ethos-U55-128 (")
+    assert "SOFTMAX" in status
+
+
+def test_a_configuration_that_the_compiler_does_not_know_is_refused() -> None:
+    strange = ETHOS.model_copy(update={"npu": Npu(system_config="Mine", memory_mode="Shared_Sram")})
+    with pytest.raises(DeviceError, match="its compiler failed: exit code"):
+        compile_vela(INT8, digest_files(INT8), strange)
+
+
+def test_a_bit_flip_is_refused_before_the_compiler_opens_the_file() -> None:
+    with pytest.raises(DeviceError) as caught:
+        run_compiler([sys.executable, "-c", "raise SystemExit('opened')"], INT8, "0" * 64, ETHOS)
+    assert "is not the file it was" in caught.value.got
+
+
+@given(st.floats(1e-9, 1e3), st.floats(0, 1e9))
+def test_the_summarys_seconds_and_kibibytes_are_read(seconds: float, kib: float) -> None:
+    latency_ms, sram_bytes = read_summary(f"network,inference_time,sram_memory_used\nx,{seconds!r},{kib!r}\n")
+    assert math.isclose(latency_ms, 1000 * seconds)
+    assert abs(sram_bytes - 1024 * kib) <= 0.5
+
+
+@pytest.mark.parametrize("row", ["x,nan,1.0", "x,0.0,0.0", "x,fast,1.0", "x,1.0", ""])
+def test_a_summary_without_figures_is_no_estimate(row: str) -> None:
+    with pytest.raises(DeviceError):
+        read_summary(f"network,inference_time,sram_memory_used\n{row}\n")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["CAST", "SOFTMAX"]), st.sampled_from(["no", "float32 (x)"]))))
+def test_what_stays_on_the_cpu_is_read_with_its_reason(left: list[tuple[str, str]]) -> None:
+    warned = [
+        f"Warning (supported operators) operator: {a}, ofm: 't;{i}'\nReason: {b}" for i, (a, b) in enumerate(left)
+    ]
+    listed = [f"   CPU: Passthrough = t;{i} (outputs [1, 2])" for i in range(len(left))]
+    said = "\n".join(
+        [*reversed(warned), "CPU operators = 9", *listed, "NPU operators = 1", "   NPU: Add = y (outputs [1])"]
+    )
+    assert read_left(said) == tuple((kind, f"stays on the CPU: {reason}") for kind, reason in left)
+
+
+# Coral, and operators
+
+
+def test_without_googles_compiler_a_file_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    where = "not available: install Google's edgetpu_compiler: https://coral.ai/docs/edgetpu/compiler/"
+    assert (only(CORAL).status, reachable(CORAL)) == (where, where)
+
+
+def test_a_file_with_an_operator_that_the_target_lacks_is_refused_with_its_name() -> None:
+    assert only(CORAL, FLOAT).status == "refused: coral-edgetpu has no CAST: tiny.tflite"
+    few = M7.model_copy(update={"operators": ("QUANTIZE", "CONV_2D", "SOFTMAX")})
+    with open_device(few) as device, pytest.raises(UnfitError, match="has no DEPTHWISE_CONV_2D, DEQUANTIZE"):
+        check_operators(device, (INT8,))
+
+
+def test_a_file_that_computes_in_float_is_not_the_edge_tpus() -> None:
+    every = CORAL.model_copy(update={"operators": ()})
+    assert only(every, FLOAT).status.startswith("refused: coral-edgetpu computes in 8 bits alone: CAST ")
+
+
+def operator(kind: str, dtype: str) -> dict[str, str]:
+    return {"kind": kind, "name": kind.lower(), "dtype": dtype}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "operators", "fault"),
+    [
+        ("int8", [("CONV_2D", "int8"), ("DEQUANTIZE", "float32"), ("SOFTMAX", "float32")], []),
+        ("uint8", [("QUANTIZE", "int8"), ("CONV_2D", "int8"), ("SOFTMAX", "int8")], []),
+        ("float32", [("QUANTIZE", "int8")], ["input image is float32"]),
+        ("int8", [("ADD", "float32"), ("DEQUANTIZE", "float32")], ["ADD add is float32"]),
+        ("int8", [("SOFTMAX", "float32")], ["SOFTMAX softmax is float32"]),
+        (
+            "uint8",
+            [("DEQUANTIZE", "float32"), ("FULLY_CONNECTED", "float32")],
+            ["FULLY_CONNECTED fully_connected is float32"],
+        ),
+    ],
+)
+def test_what_is_behind_the_last_dequantize_may_be_in_float_but_without_weights(
+    dtype: str, operators: list[tuple[str, str]], fault: list[str]
+) -> None:
+    graph = {"inputs": [{"name": "image", "dtype": dtype}], "operators": [operator(*one) for one in operators]}
+    assert list(not_integer(graph)) == fault
+
+
+def test_the_edge_tpus_compilers_table_is_read() -> None:
+    said = (
+        "Edge TPU Compiler version 16.0.384591198\n\nOperator                       Count      Status\n\n"
+        "CONV_2D                        11         Mapped to Edge TPU\n"
+        "QUANTIZE                       2          Mapped to Edge TPU\n"
+        "DEQUANTIZE                     1          Operation is working on an unsupported data type\n"
+    )
+    reason = "1 on the CPU: Operation is working on an unsupported data type"
+    assert read_mapping(said) == (13, (("DEQUANTIZE", reason),))
+
+
+# Targets and runs
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"transport": "local"}, 'accelerator ethos-u55-128 needs transport = "reference"'),
+        ({"runtime": "litert"}, 'needs runtime = "tflm"'),
+        ({"accelerator": "edgetpu"}, 'needs runtime = "litert"'),
+        ({"npu": {"system_config": "Ethos_U55_High_End_Embedded"}}, "needs npu.system_config and npu.memory_mode"),
+    ],
+)
+def test_an_npu_that_would_not_be_asked_is_refused(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Target.model_validate({**ETHOS.model_dump(exclude={"measure", "limits"}), **change})
+
+
+def test_there_is_nothing_to_set_up() -> None:
+    with pytest.raises(ConfigError, match="is this machine"):
+        list(setup_device(M7))
+
+
+class Notes(Listener):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+Done = tuple[Results, Path, list[str]]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    place, listener = tmp_path_factory.mktemp("micro"), Notes()
+    found = pipeline.run(
+        DATA / "digits.toml",
+        targets=(M7, ETHOS),
+        data=write_digits(place / "digits"),
+        out=place / "run",
+        store=place / "store",
+        listener=listener,
+    )
+    return found, place / "run", listener.notes
+
+
+def test_the_version_for_a_microcontroller_is_verified_on_photographs(done: Done) -> None:
+    rows = {row.target: row for row in done[0].rows}
+    assert {name: row.variant for name, row in rows.items()} == dict.fromkeys(rows, "int8")
+    assert all(row.accuracy and row.accuracy.n >= 200 and row.accuracy.value > 0.85 for row in rows.values())
+    status = {name: row.status.partition(":")[0] for name, row in rows.items()}
+    assert status == {"cortex-m7": "pass", "ethos-u55": "pass"}
+
+
+def test_for_the_edge_tpu_the_answers_are_verified_and_the_compiler_is_asked_for(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = done[1]
+    digits, store = run.parent / "digits", run.parent / "store"
+    stages, targets = pipeline.prepare(DATA / "digits.toml", targets=(CORAL,), data=digits, out=run, store=store)
+    (row,) = pipeline.check(stages, targets, files=(run / "models" / "int8.tflite",)).rows
+    assert row.accuracy is not None
+    assert row.accuracy.n >= 200
+    assert row.status.startswith("not available: install Google's edgetpu_compiler")
+
+
+def test_versions_that_it_does_not_take_are_named(done: Done) -> None:
+    assert "float16 is not built for cortex-m7: it takes int8 and int16x8, not float16" in done[2]
+
+
+def test_the_compilers_file_lies_beside_its_source(done: Done) -> None:
+    row = next(row for row in done[0].rows if row.target == "ethos-u55")
+    compiled = done[1] / "models" / "int8-ethos-u55_vela.tflite"
+    assert row.memory is not None
+    assert compiled.stat().st_size == row.memory.flash_bytes
+
+
+def test_the_report_names_no_fastest_of_them(done: Done) -> None:
+    table = (done[1] / "table.txt").read_text()
+    assert "int8 (estimated)" in table
+    assert "fastest" not in (done[1] / "report.html").read_text()
+    assert "Every process, every sample" in (done[1] / "report.html").read_text()
+
+
+def test_an_ethos_u_is_compiled_for_once() -> None:
+    with open_device(ETHOS) as device:
+        assert isinstance(device, EthosU)
+        first = device.made(INT8, digest_files(INT8))
+        assert device.made(INT8, digest_files(INT8)) is first
