@@ -51,4 +51,4 @@ def not_integer(graph: Mapping[str, Any]) -> Iterator[str]:
             yield f"input {spec['name']} is {spec['dtype']}"
     for place, one in enumerate(operators):
         if one["dtype"] not in EIGHT_BITS and (place < last or one["kind"] in WEIGHTED):
-            yield f"{one['kind']} {one['name']} is {one['dtype']}"
+            yield f"{one['kind']} {one['name'].rpartition(';')[2]} is {one['dtype']}"  # of layers fused, the last

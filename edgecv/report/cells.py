@@ -166,6 +166,7 @@ def notes(results: Results) -> list[str]:
     lines.extend(_shared(_unsure_speedups(results)))
     lines.extend(_shared(_missing_percentiles(results)))
     lines.extend(_shared(_other_precisions(results)))
+    lines.extend(_shared(_outside_estimates(results)))
     lines += [text for timing, text in TIMINGS.items() if any(row.timing == timing for row in rows)]
     if arenas := sorted({clean(row.target) for row in rows if row.memory and row.memory.arena_bytes is not None}):
         lines.append(f"Peak of {', '.join(arenas)}: the arena that a microcontroller sets aside, not a process.")
@@ -204,6 +205,14 @@ def _missing_percentiles(results: Results) -> Iterator[tuple[Row, str]]:
             if row.latency_ms and getattr(row.latency_ms, key) is None and row.latency_ms.samples < needed:
                 more = needed - row.latency_ms.samples
                 yield row, f"{key} takes {more} more sample{'s' if more > 1 else ''} ({needed} in all)"
+
+
+def _outside_estimates(results: Results) -> Iterator[tuple[Row, str]]:
+    """The operators that a compiler leaves to the CPU: its estimate is the NPU's alone."""
+    for row in results.rows:
+        left = dict.fromkeys(clean(one.layer) for one in row.skipped if one.reason.startswith("stays on the CPU"))
+        if left and row.timing == "estimated":
+            yield row, f"the estimate is without what stays on the CPU: {', '.join(left)}"
 
 
 def _other_precisions(results: Results) -> Iterator[tuple[Row, str]]:
