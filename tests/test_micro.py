@@ -304,9 +304,9 @@ def test_with_googles_compiler_what_it_maps_decides(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"transport": "local"}, 'accelerator ethos-u55-128 needs transport = "reference"'),
-        ({"runtime": "litert"}, 'needs runtime = "tflm"'),
-        ({"accelerator": "edgetpu"}, 'needs runtime = "litert"'),
+        ({"transport": "local"}, 'accelerator = "ethos-u55-128" is not reached by transport = "local"'),
+        ({"runtime": "litert"}, "cpu, or runtime tflm"),
+        ({"accelerator": "edgetpu"}, "cpu, or runtime litert"),
         ({"npu": {"system_config": "Ethos_U55_High_End_Embedded"}}, "needs npu.system_config and npu.memory_mode"),
     ],
 )

@@ -97,8 +97,10 @@ def _results(about: About) -> str:
     if row.latency_ms:
         p50, p90 = (_ms(one) for one in (row.latency_ms.p50, row.latency_ms.p90))
         lines.append((f"latency, {row.timing}", f"p50 {p50}, p90 {p90}, in {row.latency_ms.processes} processes"))
-    if row.memory:
+    if row.memory and row.memory.peak_rss_bytes is not None:
         lines.append(("largest resident set", f"{row.memory.peak_rss_bytes / 1e6:.0f} MB"))
+    if row.memory and row.memory.arena_bytes is not None:
+        lines.append(("arena", f"{row.memory.arena_bytes:,} bytes"))
     machine = about.machine
     facts = [("ran on", ", ".join(_text(str(machine[key])) for key in ("cpu", "arch", "os") if machine.get(key)))]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.get("runtimes", {}).items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgecv.errors import DataError, EdgecvError
 from edgecv.recipe import Preprocess
 from edgecv.results import Row
 
-__all__ = ["PIXEL_TOLERANCE", "Golden", "as_png", "golden", "preprocess_spec", "tolerance"]
+__all__ = ["PIXEL_TOLERANCE", "Golden", "as_png", "golden", "predicted", "preprocess_spec", "tolerance"]
 
 # Grey levels, mean over a photograph, that an app's own decoding and resizing may be away from training's.
 PIXEL_TOLERANCE = 3.0
@@ -57,20 +58,17 @@ def golden(
     *,
     preprocess: Preprocess,
     count: int,
-    work: Path,
 ) -> Golden:
     """Choose `count` photographs of the test split, spread over classes, and run them through `files` on the device.
 
-    The choice depends on the photographs' bytes and the model's answers alone. `work`: an empty folder.
+    The choice depends on the photographs' bytes and the model's answers alone.
 
     Raises:
         DeviceError: the device can't be reached, or the runtime refused the files.
     """
     tried = _candidates(index, preprocess, TRIED * count)
     pixels = np.stack([image for _, image in tried])
-    np.save(work / "pixels.npy", pixels, allow_pickle=False)
-    answer = ask(device, files, do="predict", images=work / "pixels.npy", outputs=work / "outputs.npy")
-    outputs = np.asarray(np.load(work / "outputs.npy", allow_pickle=False), np.float32)
+    outputs, answer = predicted(device, files, pixels)
     chosen = _spread(outputs)[:count]
     keys = ("name", "shape", "dtype")
     return Golden(
@@ -81,6 +79,19 @@ def golden(
         output={key: answer["outputs"][0][key] for key in keys},
         tolerance=tolerance(row.executed_precision or "", step=_logit_step(device, files, row)),
     )
+
+
+def predicted(device: Device, files: tuple[Path, ...], pixels: NDArray[np.uint8]) -> tuple[Floats, dict[str, Any]]:
+    """Run pixels, uint8 `(n, size, size, 3)`, through a model; return what it gave, and the worker's answer.
+
+    Raises:
+        DeviceError: the device can't be reached, or the runtime refused the files.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
+        images, outputs = Path(folder) / "pixels.npy", Path(folder) / "outputs.npy"
+        np.save(images, pixels, allow_pickle=False)
+        answer = ask(device, files, do="predict", images=images, outputs=outputs)
+        return np.asarray(np.load(outputs, allow_pickle=False), np.float32), answer
 
 
 def preprocess_spec(preprocess: Preprocess, *, input: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import numpy as np
 from edgecv.artifact import digest_files
 from edgecv.bundle import verify_bundle
 from edgecv.bundle.about import About, hits_by_class
+from edgecv.bundle.apps import write_apps
 from edgecv.bundle.bom import bom
 from edgecv.bundle.card import card
 from edgecv.bundle.drift import drift
 from edgecv.bundle.golden import PIXEL_TOLERANCE, Golden, golden, preprocess_spec
 from edgecv.bundle.sign import sign
-from edgecv.bundle.web import web_app
 from edgecv.config import VERSION
 from edgecv.devices import Device
 from edgecv.errors import ModelError, UsageError
@@ -33,12 +33,7 @@ from edgecv.runtimes import model_files
 from edgecv.stages import Stages
 from edgecv.store import point, write_atomically
 
-__all__ = ["APPS", "Options", "write_bundle"]
-
-HERE = Path(__file__).parent
-BUILT = shutil.ignore_patterns("__pycache__", "build")
-# Folders of app/, by the runtime that their code is for.
-APPS = {"litert": ("python", "android"), "openvino": ("python", "cpp")}
+__all__ = ["Options", "write_bundle"]
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,7 @@ def write_bundle(stages: Stages, device: Device, results: Results, options: Opti
 def _fill(stages: Stages, device: Device, results: Results, row: Row, options: Options, *, to: Path) -> None:
     model = _copy_model(stages.out, row, to)
     recipe = stages.recipe
-    with tempfile.TemporaryDirectory(prefix="edgecv-") as work:
-        found = golden(
-            stages.index, device, model, row, preprocess=recipe.preprocess, count=options.count, work=Path(work)
-        )
+    found = golden(stages.index, device, model, row, preprocess=recipe.preprocess, count=options.count)
     spec = preprocess_spec(recipe.preprocess, input=found.input, output=found.output)
     about = About(
         row=row,
@@ -103,10 +95,7 @@ def _fill(stages: Stages, device: Device, results: Results, row: Row, options: O
         (to / file).write_bytes(text.encode())
     for file, value in {"preprocess.json": spec, "bom.json": bom(about)}.items():
         (to / file).write_bytes(_json(value))
-    for language in APPS.get(row.runtime, ()):
-        shutil.copytree(HERE / "app" / language, to / "app" / language, ignore=BUILT)
-    if device.target.transport == "browser":
-        web_app(to)
+    write_apps(about, device, to)
     shutil.copyfile(verify_bundle.__file__, to / "verify_bundle.py")
     _write_manifest(to, signed=options.key is not None)
     if options.key is not None:

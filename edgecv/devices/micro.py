@@ -25,10 +25,6 @@ class Micro(Local):
 
     kernels = "TFLM's reference kernels"
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self.lock = f"device-reference-{target.name}"  # nothing is timed: it need not have the machine to itself
-
     def _asked(self) -> Facts:
         facts = super()._asked()
         return replace(facts, machine={**facts.machine, "cpu": f"none: {self.kernels}, on {facts.machine['cpu']}"})

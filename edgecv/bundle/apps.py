@@ -1,0 +1,57 @@
+"""The apps of a bundle: code for the runtime of its target."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgecv.artifact import digest_files
+from edgecv.bundle.about import About
+from edgecv.bundle.c_source import GoldenFrame, c_source, golden_frame
+from edgecv.bundle.golden import predicted
+from edgecv.bundle.web import web_app
+from edgecv.devices import Compiling, Device, ask
+from edgecv.store import write_atomically
+
+__all__ = ["write_apps"]
+
+HERE = Path(__file__).parent / "app"
+BUILT = shutil.ignore_patterns("__pycache__", "build")
+# Folders of app/, by the runtime that their code is for.
+APPS = {"litert": ("python", "android"), "openvino": ("python", "cpp"), "tflm": ("c",)}
+
+
+def write_apps(about: About, device: Device, to: Path) -> None:
+    """Copy the apps that a target's runtime has into the bundle `to`, whose golden photographs are there.
+
+    Raises:
+        MissingError: the target is a browser, and LiteRT.js was not fetched.
+        DeviceError: the device can't be reached, or refused the model.
+    """
+    for language in APPS.get(about.row.runtime, ()):
+        shutil.copytree(HERE / language, to / "app" / language, ignore=BUILT)
+    if about.row.runtime == "tflm":
+        _write_c(about, device, to)
+    if device.target.transport == "browser":
+        web_app(to)
+
+
+def _write_c(about: About, device: Device, to: Path) -> None:
+    """Write the model as C, and beside it what an accelerator's compiler makes of it."""
+    (model,), preprocess = about.files, about.recipe.preprocess
+    frame, pixels = golden_frame(to / "golden" / "0.png", preprocess)
+    outputs, _ = predicted(device, about.files, pixels[None])
+    memory = about.row.memory
+    texts = c_source(
+        model.read_bytes(),
+        labels=about.index.classes,
+        preprocess=preprocess,
+        operators=[one["kind"] for one in ask(device, about.files, do="graph")["operators"]],
+        golden=GoldenFrame(frame, pixels, outputs[0], about.tolerance),
+        arena_bytes=memory.arena_bytes if memory and memory.arena_bytes else 0,
+    )
+    for name, text in texts.items():
+        (to / "app" / "c" / name).write_text(text, encoding="utf-8")
+    if isinstance(device, Compiling):
+        made = device.made(model, digest_files(model))
+        write_atomically(to / f"{model.stem}{device.suffix}", made.content)
