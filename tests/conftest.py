@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 def _own_store(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's store, runs in the middle of a kill test, or sees the user's terminal."""
     monkeypatch.setenv("EDGECV_STORE", str(tmp_path_factory.mktemp("store")))
+    monkeypatch.setenv("ADB_SERVER_SOCKET", "localfilesystem:/nowhere/adb")  # adb leaves no server behind a test
     for name in ("EDGECV_KILL_AT", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
