@@ -440,7 +440,7 @@ def test_without_an_adb_the_package_is_named(target: Made, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     "settings",
-    [{"transport": "local", "host": "", "accelerator": "gpu"}, {"runtime": "openvino"}, {"accelerator": "tpu"}],
+    [{"transport": "local", "host": "", "accelerator": "nnapi"}, {"runtime": "openvino"}, {"accelerator": "tpu"}],
 )
 def test_what_a_transport_does_not_reach_is_refused(settings: dict[str, str], target: Made) -> None:
     with pytest.raises(ValidationError):

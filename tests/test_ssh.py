@@ -250,6 +250,30 @@ def test_what_a_board_lacks_is_named_with_the_command_that_installs_it(python: s
     assert caught.value.fix == "edgecv setup-device board"
 
 
+def test_a_worker_that_ends_as_ssh_does_when_it_fails_takes_down_only_itself(board: Board) -> None:
+    python = board.home / ".local/share/edgecv/venv/bin/python3"
+    whole = python.read_text()
+    with open_device(target()) as device:
+        assert device.facts()
+        python.write_text("#!/bin/sh\nexit 255\n")
+        with pytest.raises(DeviceError, match="exit code 254"):
+            ask(device, (TINY,), do="describe")
+        python.write_text(whole)
+        assert ask(device, (TINY,), do="describe")["inputs"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["[1]", '{"machine": {"os_release": "NAME=\\""}, "versions": {"ai-edge-litert": "2"}}', "{}1"]
+)
+def test_a_board_that_tells_nonsense_of_itself_is_a_row_and_not_a_fault(
+    answer: str, board: Board, tmp_path: Path
+) -> None:
+    (tmp_path / "told").write_text(answer)
+    python = board.home / ".local/share/edgecv/venv/bin/python3"
+    python.write_text(f"#!/bin/sh\ncp {tmp_path}/told answer-1.json\n")
+    assert reachable(target()).startswith(("fail: board tells of itself", "fail: board does not run the worker"))
+
+
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "board; true", "a b", "$(true)"])
 def test_a_host_that_ssh_would_take_for_more_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="is not a host"):

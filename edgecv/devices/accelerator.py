@@ -20,6 +20,9 @@ NEEDS = {
 }
 
 
+ASKED = ("gpu", "npu")  # the others are told by their compilers and tools
+
+
 def accelerated(target: Target, facts: Facts, ran: Ran) -> Facts:
     """Add to a machine's facts the adapter that the runtime takes there, as the worker told it in `ran`.
 
@@ -27,7 +30,7 @@ def accelerated(target: Target, facts: Facts, ran: Ran) -> Facts:
         MissingError: there is none; the error says what it takes.
         DeviceError: the worker gave no answer, as where a driver crashes.
     """
-    if target.accelerator == "cpu":
+    if target.accelerator not in ASKED:
         return facts
     if "adapters" not in ran.answer:
         got = ran.child.stderr.strip()[-300:] or str(ran.answer.get("refused", ran.child.problem))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import host, runtimes, worker
-from edgecv.devices.accelerator import accelerated
+from edgecv.devices.accelerator import ASKED, accelerated
 from edgecv.devices.device import HERE, Facts, Ran
 from edgecv.isolate import run_child
 from edgecv.target import Target
@@ -44,7 +44,7 @@ class Local:
         version = runtimes.require(self.target.runtime)
         package = runtimes.RUNTIMES[self.target.runtime].package
         facts = Facts(host.facts(), {package: version, "numpy": host.runtime_versions()["numpy"]})
-        if self.target.accelerator == "cpu":
+        if self.target.accelerator not in ASKED:
             return facts
         job = {"do": "facts", **self.target.model_dump(include={"runtime", "accelerator"})}
         return accelerated(self.target, facts, self.run(job, timeout_seconds=FACTS_SECONDS))

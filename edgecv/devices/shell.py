@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from signal import Signals
 
@@ -13,7 +12,7 @@ import stamina
 
 from edgecv.devices.refusals import refusal
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
-from edgecv.isolate import Child, run_child
+from edgecv.isolate import Child, problem_of, run_child, run_held
 
 __all__ = ["Shell"]
 
@@ -26,10 +25,10 @@ OPTIONS = (
 )
 # What it may take to connect; and to copy one file.
 GRACE_SECONDS, COPY_SECONDS = 30.0, 600.0
-LOST = 255  # ssh's exit code for its own failures; a command's own are below
+LOST = 255  # ssh's exit code for its own failures; of a command it becomes one less
 ATTEMPTS = 3
 # What would be more than a host to ssh, scp or a shell.
-NO_HOST = frozenset(" '\"\\$`;&|<>()*?[]{}~#!")
+NO_HOST = frozenset(" /'\"\\$`;&|<>()*?[]{}~#!")
 
 
 class Shell:
@@ -53,8 +52,10 @@ class Shell:
         Raises:
             ReachError: the host can't be reached, or not any more.
         """
-        argv = [*self._argv("ssh"), "--", self.host, command]
-        return _signalled(self._tried(lambda: _held(argv, timeout_seconds + grace_seconds)), timeout_seconds)
+        own = f"({command}\n); code=$?; [ $code -ne {LOST} ] || code={LOST - 1}; exit $code"
+        argv = [*self._argv("ssh"), "--", self.host, own]
+        limit = timeout_seconds + grace_seconds
+        return _signalled(self._tried(lambda: run_held(argv, timeout_seconds=limit)), timeout_seconds)
 
     def copy(self, *paths: str) -> None:
         """Copy from all paths but the last to the last; those of the host start with `there`.
@@ -120,22 +121,10 @@ def _passing(error: Exception) -> bool:
     return isinstance(error, ReachError) and error.passing
 
 
-def _held(argv: Sequence[str], timeout_seconds: float) -> Child:
-    """Run a command whose input stays open until it ends, or this process does."""
-    end, held = os.pipe()
-    try:
-        return run_child(argv, timeout_seconds=timeout_seconds, stdin=end)
-    finally:
-        os.close(end)
-        os.close(held)
-
-
 def _signalled(child: Child, timeout_seconds: float) -> Child:
     """Word the exit code that a shell gives for a signal as for a child of this machine."""
-    if not 128 < child.returncode < LOST:
+    if not 128 < child.returncode <= 128 + max(Signals):
         return child
     number = child.returncode - 128
     hung = f"hung: no answer in {timeout_seconds:g} s"
-    return replace(
-        child, returncode=-number, problem=hung if number == Signals.SIGALRM else f"crashed: {Signals(number).name}"
-    )
+    return replace(child, returncode=-number, problem=hung if number == Signals.SIGALRM else problem_of(-number))

@@ -53,7 +53,7 @@ class Ssh:
         """
         if self._known is None:
             job = {"do": "facts", **self.target.model_dump(include={"runtime", "accelerator"})}
-            self._known = self._read(self.run(job, timeout_seconds=FACTS_SECONDS))
+            self._known = self._told(self.run(job, timeout_seconds=FACTS_SECONDS))
         return self._known
 
     def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
@@ -83,7 +83,8 @@ class Ssh:
             child = self.shell.run(command, timeout_seconds=timeout_seconds, grace_seconds=WAIT_SECONDS)
             try:
                 self.pull(answer.name, answer)
-                return Ran(child, json.loads(answer.read_text()))
+                found = json.loads(answer.read_text())
+                return Ran(child, found if isinstance(found, dict) else {})
             except ReachError:
                 raise
             except (DeviceError, ValueError):
@@ -123,6 +124,13 @@ class Ssh:
 
     def _own(self, name: str) -> str:
         return self.shell.there(f"{self._folder}/{name}")
+
+    def _told(self, ran: Ran) -> Facts:
+        try:
+            return self._read(ran)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            raise DeviceError(f"{self.target.name} tells of itself what can't be read", got=got) from error
 
     def _read(self, ran: Ran) -> Facts:
         """Turn the worker's answer into facts, or what is missing into an error."""
