@@ -40,8 +40,9 @@ def tampered(bundle: Path) -> Iterator[Figure]:
         added = sum(not with_a_file(folder, rng.choice(paths).parent, number) for number in range(CASES))
         assert accepted(folder)
     how = f"verify_bundle.py, a process each; {len(paths)} files of {RECIPE}, the file drawn first, then the bit"
-    yield Figure("flipped bits refused before the model is opened, share", flips / CASES, ">= 1", f"of {CASES}; {how}")
-    yield Figure("added files refused before the model is opened, share", added / CASES, ">= 1", f"of {CASES}; {how}")
+    for what, refused in (("flipped bits", flips), ("added files", added)):
+        name = f"{what} in the bundle of {bundle.name} that are refused"
+        yield Figure(name, refused / CASES, ">= 1", f"share of {CASES}; {how}")
 
 
 def accepted(folder: Path) -> bool:

@@ -158,6 +158,8 @@ def _limits(about: About) -> str:
         lines.append(f"The photographs in `golden/` are of {_text(about.index.licence)}.")
     if row.timing in ("emulated", "estimated", "software-rendered"):
         lines.append(f"The latencies are {row.timing}: not the device's.")
+    if row.latency_ms:
+        lines += [f"While it was measured: {_text(warning)}." for warning in about.results.host.get("warnings", ())]
     lines += [f"In float: {_text(one.layer)} ({_text(one.reason)})." for one in row.skipped[:10]]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
