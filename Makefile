@@ -34,7 +34,7 @@ $(TARGETS): setup ## build, verify and measure MODEL on a device, and write its 
 	$(BIN)/edgecv run $(MODEL) --target $@ --out runs/$(notdir $(basename $(MODEL)))-$@ --bundle $(RUN_ARGS)
 
 all-targets: setup ## build, verify and measure MODEL on every device that can be reached now, in one table
-	$(BIN)/edgecv run $(MODEL) --all-targets --out runs/$(notdir $(basename $(MODEL)))-all-targets $(RUN_ARGS)
+	$(BIN)/edgecv run $(MODEL) --all-targets --out runs/$(notdir $(basename $(MODEL)))-all-targets --bundle $(RUN_ARGS)
 
 emulator: setup ## set up the emulated ARM processors, 64 and 32 bits, without root
 	$(BIN)/edgecv setup-device arm64-emulated
@@ -44,7 +44,7 @@ browser-setup: setup ## fetch LiteRT.js by npm, for the target browser
 	$(BIN)/edgecv setup-device browser
 
 test: setup ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: setup ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from edgecv.report import best
 
 __all__ = ["card"]
 
-LIBRARIES = {"litert": "tflite", "openvino": "openvino"}  # as Hugging Face calls them
+LIBRARIES = {"litert": "tflite", "tflm": "tflite", "openvino": "openvino"}  # as Hugging Face calls them
 NOT_MEASURED = "Not measured: `edgecv bundle --drift` does."
 
 
