@@ -3,11 +3,12 @@ PYTHON ?= python3
 MODEL ?= efficientnet_lite0
 RUN_ARGS ?=
 GROUPS ?=
+RUN ?= runs/$(notdir $(basename $(MODEL)))
 BIN := .venv/bin
 TARGETS := $(basename $(notdir $(wildcard targets/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast-demo test check bench bench-compression readme clean all-targets emulator browser-setup $(TARGETS)
+.PHONY: help setup demo fast-demo test check bench bench-compression readme clean all-targets emulator browser-setup web-app $(TARGETS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z$$()A-Z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/$$(TARGETS)/DEVICE    /'
@@ -25,7 +26,7 @@ setup: .venv/installed ## make .venv with what requirements.lock pins
 	@touch $@
 
 demo: setup ## train, compress, verify and measure EfficientNet-Lite0 on photographs of solar cells
-	$(BIN)/edgecv run models/efficientnet_lite0.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
+	$(BIN)/edgecv run models/efficientnet_lite0.toml --target linux-litert --target linux-openvino --bundle $(RUN_ARGS)
 
 fast-demo: setup ## the same network as fast as it gets: channels removed, distilled, trained with quantization
 	$(BIN)/edgecv run models/efficientnet_lite0_fast.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
@@ -42,6 +43,9 @@ emulator: setup ## set up the emulated ARM processors, 64 and 32 bits, without r
 
 browser-setup: setup ## fetch LiteRT.js by npm, for the target browser
 	$(BIN)/edgecv setup-device browser
+
+web-app: browser-setup ## show the web app of a run's bundle on this machine; RUN=runs/NAME
+	$(BIN)/edgecv serve $(RUN)
 
 test: setup ## run all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -1,31 +1,36 @@
-"""Measure what a bundle is held to, and keep it in results/bundle.json: `python -m benchmarks.bundle`."""
+"""Measure what a bundle is held to, and keep it in results/bundle.json: `python -m benchmarks.bundle [GROUP...]`.
+
+The groups: tampering, tolerances, decoders, web.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, Figure, printed, recorded
+from benchmarks.common import RESULTS, ROOT, Figure, Group, run_groups
 from edgecv import pipeline
 from edgecv.bundle import Options, verify_bundle
 from edgecv.bundle.drift import drift
-from edgecv.devices import open_device
+from edgecv.devices.browser import NAMES
+from edgecv.listener import Listener
 from edgecv.stages import Stages
-from edgecv.store import write_atomically
 from edgecv.target import Target
-from edgecv.terminal import Terminal
 
-RESULT = RESULTS / "bundle.json"
-RECIPE, TARGETS = "efficientnet_lite0", ("linux-litert", "linux-openvino")
+RECIPE, TARGETS, OTHER = "efficientnet_lite0", ("linux-litert", "linux-openvino"), "mobilenet_v3_small"
+OUT = ROOT / "runs" / RECIPE
 CASES, SEED, GOLDEN = 250, 0, 50
 
 
@@ -69,7 +74,7 @@ def with_a_file(folder: Path, place: Path, number: int) -> bool:
     return found
 
 
-def kernels(bundle: Path) -> Iterator[Figure]:
+def kernels(bundle: Path, recipe: str) -> Iterator[Figure]:
     """Run golden inputs by LiteRT's other kernels: how far from the golden outputs, beside the tolerance."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -87,46 +92,89 @@ def kernels(bundle: Path) -> Iterator[Figure]:
             found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
             worst = max(worst, float(np.abs(found - np.array(entry["outputs"], np.float32)).max()))
         how = f"{len(golden['images'])} golden photographs, {bundle.name}, kernels {name}; golden are XNNPACK's"
-        yield Figure(f"{bundle.name}, {name}, largest difference", worst, f"<= {golden['tolerance']}", how)
+        yield Figure(f"{recipe}, {bundle.name}, {name}, largest difference", worst, f"<= {golden['tolerance']}", how)
 
 
-def seconds(stages: Stages) -> Iterator[Figure]:
-    """Time the command, in a process of its own."""
-    command = [sys.executable, "-m", "edgecv", "bundle", RECIPE, "--target", TARGETS[0], "--out", str(stages.out)]
-    begin = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    yield Figure("edgecv bundle, s", time.perf_counter() - begin, "<= 10", f"{RECIPE}, {TARGETS[0]}, a finished run")
-
-
-def drifts(stages: Stages, target: Target, model: Path) -> Iterator[Figure]:
+def drifts(stages: Stages, model: Path) -> Iterator[Figure]:
     """Compare other decoders' pixels with training's, and the answers to them."""
-    with open_device(target) as device:
-        own, *others = drift(stages, device, (model,))
+    own, *others = drift(stages, (model,))
     for one in others:
         how = one.problem or f"pixels differ by {one.mean:.2f} grey levels on average, by {one.largest} at most"
-        how = f"{how}; {one.changed} of {one.count} answers differ; {model.name}, {RECIPE}, {target.name}"
+        how = f"{how}; {one.changed} of {one.count} answers differ; {model.name}, {RECIPE}"
         yield Figure(f"{one.name}: top-1 less than with training's pixels, pp", 100 * (own.top1 - one.top1), "", how)
 
 
-def figures(terminal: Terminal) -> Iterator[Figure]:
-    stages, targets = pipeline.prepare(RECIPE, targets=TARGETS, out=ROOT / "runs" / RECIPE, listener=terminal)
+def ready(folder: Path) -> bool:
+    """Run the command that shows the web app, LiteRT.js not yet fetched, until its self-test has passed in Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as cache, sync_playwright() as playwright:
+        environment = {**os.environ, "EDGECV_BROWSER": cache}
+        command = ["make", "--silent", "web-app", f"RUN={folder}"]
+        serving = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT, process_group=0
+        )
+        try:
+            assert serving.stdout is not None
+            url = next(line.strip() for line in serving.stdout if line.startswith("http"))
+            chromium = next(filter(None, map(shutil.which, NAMES)), None)
+            page = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]).new_page()
+            page.goto(f"{url}?self-test")
+            page.wait_for_selector("html[data-self-test]", state="attached")
+            return page.get_attribute("html", "data-self-test") == "passed"
+        finally:
+            os.killpg(serving.pid, signal.SIGTERM)
+            serving.wait()
+
+
+def finished(listener: Listener, recipe: str = RECIPE, *, out: Path = OUT) -> tuple[Stages, tuple[Target, ...]]:
+    """Give what a run of a recipe left; run it where there is none."""
+    stages, targets = pipeline.prepare(recipe, targets=TARGETS, out=out, listener=listener)
     if not (stages.out / "results.json").is_file():
         pipeline.execute(stages, targets)
-    for bundle in pipeline.bundle(stages, targets):
+    return stages, targets
+
+
+def tampering(listener: Listener) -> Iterator[Figure]:
+    """Bundles whose bits were flipped, or that got a file more."""
+    for bundle in pipeline.bundle(*finished(listener)):
         yield from tampered(bundle)
-    variants = [name for name, steps in stages.recipe.variants.items() if {"int8", "qat"} & {*steps}]
-    for variant in variants:
-        yield from kernels(pipeline.bundle(stages, targets[:1], Options(variant=variant, count=GOLDEN))[0])
-    yield from seconds(stages)
-    yield from drifts(stages, targets[0], stages.out / "models" / "int8.tflite")
 
 
-def main() -> None:
-    """Measure, print each figure beside what was asked, and write them."""
-    with Terminal() as terminal:
-        found = list(printed(figures(terminal)))
-    write_atomically(RESULT, (json.dumps(recorded(found), indent=1) + "\n").encode())
+def tolerances(listener: Listener) -> Iterator[Figure]:
+    """Int8 files of the demo's network, and of one that no tolerance was chosen by, on other kernels."""
+    for recipe, out in ((RECIPE, OUT), (OTHER, ROOT / "runs" / "compression" / OTHER)):
+        stages, targets = finished(listener, recipe, out=out)
+        variants = [name for name, steps in stages.recipe.variants.items() if {"int8", "qat"} & {*steps}]
+        for variant in variants:
+            (bundle,) = pipeline.bundle(stages, targets[:1], Options(variant=variant, count=GOLDEN))
+            yield from kernels(bundle, recipe)
+
+
+def decoders(listener: Listener) -> Iterator[Figure]:
+    """Other ways to decode and resize."""
+    stages, _ = finished(listener)
+    yield from drifts(stages, stages.out / "models" / "int8.tflite")
+
+
+def web(listener: Listener) -> Iterator[Figure]:
+    """From a run's result to its web app, in one command."""
+    stages, targets = finished(listener)
+    pipeline.bundle(stages, targets[:1])
+    begin = time.perf_counter()
+    passed = ready(stages.out)
+    took = time.perf_counter() - begin
+    how = f"make web-app, LiteRT.js fetched by npm, and the page's self-test in Chromium; {RECIPE}"
+    yield Figure("from a run's result to a web app that passed its self-test, s", took if passed else inf, "<= 20", how)
+
+
+GROUPS: dict[str, tuple[Group, bool]] = {
+    "tampering": (tampering, False),
+    "tolerances": (tolerances, False),
+    "decoders": (decoders, False),
+    "web": (web, False),
+}
 
 
 if __name__ == "__main__":
-    main()
+    run_groups(GROUPS, sys.argv[1:], path=RESULTS / "bundle.json")

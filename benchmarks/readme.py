@@ -12,7 +12,8 @@ from edgecv.results import read_results
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-WRITTEN = (ROOT / "README.md", ROOT / "docs" / "compression.md", ROOT / "docs" / "devices.md")
+
+WRITTEN = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("compression", "devices", "bundle")))
 
 
 def rendered(text: str) -> str:
@@ -20,7 +21,7 @@ def rendered(text: str) -> str:
     for name, content in (("table", _table), ("figures", _figures), ("fast", _fast)):
         if f"<!-- {name}: " in text:
             text = _between(text, name, content())
-    for name in ("compression", "devices"):
+    for name in ("compression", "devices", "bundle"):
         if f"<!-- {name}: " in text:
             text = _between(text, name, _groups(name))
     return text

@@ -140,9 +140,7 @@ def bundle(
     target: TargetOpt = None,
     variant: Annotated[str | None, typer.Option("--variant", help="bundle this version, not the best")] = None,
     golden: Annotated[int, typer.Option("--golden", min=1, max=100, help="photographs to prove it right with")] = 5,
-    drift: Annotated[
-        bool, typer.Option("--drift", help="measure what OpenCV and TensorFlow make of the pixels")
-    ] = False,
+    drift: Annotated[bool, typer.Option(help="measure what OpenCV and TensorFlow make of the pixels")] = True,
     sign: Annotated[Path | None, typer.Option("--sign", help="sign it by this private key (PEM)")] = None,
     data: DataOpt = None,
     out: OutOpt = None,

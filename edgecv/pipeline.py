@@ -79,7 +79,7 @@ def execute(
         stages.store.keep(stages.out, stages.keys)
         for device in devices if bundles else ():
             try:
-                stages.listener.note(f"bundle: {write_bundle(stages, device, results)}")
+                stages.listener.note(f"bundle: {write_bundle(stages, device, results, Options(drift=True))}")
             except EdgecvError as error:
                 stages.listener.note(f"no bundle for {device.target.name}: {error}")
     return results

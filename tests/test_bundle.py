@@ -147,7 +147,7 @@ def test_results_of_other_photographs_are_refused(place):
 
 def command(place, *options, env=None):
     arguments = ["bundle", place / "litert.toml", "--data", place / "digits", "--out", place / "litert"]
-    arguments += ["--target", place / "here-litert.toml", *options]
+    arguments += ["--target", place / "here-litert.toml", "--no-drift", *options]
     return subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "edgecv", *map(str, arguments)],
         env={**os.environ, "EDGECV_STORE": str(place / "store"), **(env or {})},
@@ -281,7 +281,7 @@ def test_the_card_names_what_was_measured_on_what(bundle):
     assert "It is the best version that passed the run's verification on this target." in text
     assert f"of {row.accuracy.n} test photographs" in text
     assert "| 9 | " in text
-    assert "`edgecv bundle --drift` does" in text
+    assert "Not measured: `edgecv bundle` does" in text
 
 
 def test_the_card_of_a_version_that_did_not_pass_says_so(place, tmp_path):

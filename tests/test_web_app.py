@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -258,7 +257,9 @@ def test_a_runs_folder_stands_for_its_bundle(bundle: Path, tmp_path: Path) -> No
 def test_the_command_prints_the_address_and_ends_by_interrupt(bundle: Path) -> None:
     command = [sys.executable, "-m", "edgecv", "serve", str(bundle)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env={**os.environ}) as serving:
+    # A job that a script started in the background ignores Ctrl-C, and so would its children.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **heard) as serving:
         assert serving.stdout is not None
         url = serving.stdout.readline().strip()
         with urllib.request.urlopen(url) as answer:

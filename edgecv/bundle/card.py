@@ -14,7 +14,7 @@ from edgecv.report import best
 __all__ = ["card"]
 
 LIBRARIES = {"litert": "tflite", "tflm": "tflite", "openvino": "openvino"}  # as Hugging Face calls them
-NOT_MEASURED = "Not measured: `edgecv bundle --drift` does."
+NOT_MEASURED = "Not measured: `edgecv bundle` does, unless told `--no-drift`."
 
 
 def card(about: About) -> str:
@@ -136,7 +136,7 @@ def _preprocessing(about: About) -> str:
     header = ("way of decoding and resizing", "largest, grey levels", "mean", "top-1", "other answers")
     note = (
         "Each way's pixels of the whole test split beside training's, in grey levels of 0-255, and what this model "
-        "makes of them on this target."
+        "makes of them on the machine that wrote the bundle."
     )
     return f"## Preprocessing\n\n{text}\n\n{_table(header, list(map(_drifted, about.drift)))}\n\n{note}"
 

@@ -16,12 +16,14 @@ from edgecv.answers import IMAGES_A_TIMEOUT, measured_with
 from edgecv.artifact import digest_files
 from edgecv.bundle.decoders import WAYS
 from edgecv.data import Sample, index_digest
-from edgecv.devices import Device, ask
+from edgecv.devices import Device, Local, ask
 from edgecv.errors import DataError
 from edgecv.isolate import run_child
 from edgecv.photographs import tools
+from edgecv.runtimes import runtime_for
 from edgecv.stages import Stages
 from edgecv.store import Done, Step
+from edgecv.target import Target
 from edgecv.verify import top_k
 
 __all__ = ["Drift", "drift"]
@@ -53,14 +55,17 @@ class Drift:
     problem: str = ""
 
 
-def drift(stages: Stages, device: Device, files: tuple[Path, ...]) -> tuple[Drift, ...]:
-    """Compare ways of decoding and resizing on the test split, and run each way's pixels through `files` on a device.
+def drift(stages: Stages, files: tuple[Path, ...]) -> tuple[Drift, ...]:
+    """Compare ways of decoding and resizing on the test split, and run each way's pixels through `files`.
 
-    Each library is used in a child process, once for equal inputs.
+    They run on this machine, whatever device they are for: it is the pixels that differ. Each library is used in a
+    child process, once for equal inputs.
 
     Raises:
-        DeviceError: the device can't be reached, or the runtime refused the files.
+        MissingError: the files' runtime is not installed here.
+        DeviceError: it refused the files.
     """
+    device = Local(Target(name="this-machine", runtime=runtime_for(files[0])))
     samples = [sample for sample in stages.index.samples if sample.split == "test"]
     own = _answered(stages, device, files, samples, "pillow")
     found = []

@@ -87,7 +87,7 @@ def _fill(stages: Stages, device: Device, results: Results, row: Row, options: O
         tolerance=found.tolerance,
         count=len(found.images),
         hits=hits_by_class(stages.out / "measurements.json", row),
-        drift=drift(stages, device, model) if options.drift else None,
+        drift=drift(stages, model) if options.drift else None,
     )
     _write_golden(about, found, to)
     labels = "".join(f"{label}\n" for label in about.index.classes)
