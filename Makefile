@@ -48,7 +48,7 @@ web-app: browser-setup ## show the web app of a run's bundle on this machine; RU
 	$(BIN)/edgecv serve $(RUN)
 
 test: setup ## run all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: setup ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check .

@@ -13,6 +13,14 @@ os.environ["CI"] = "true"  # a test that imports openvino itself sends no usage 
 ROOT = Path(__file__).parent.parent
 
 
+SLOW = ("test_repair", "test_pipeline", "test_ssh", "test_bundle", "test_explain")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the slow files, so that at the end no core is left with them alone."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
+
+
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's store, runs in the middle of a kill test, or sees the user's terminal."""
