@@ -1,6 +1,6 @@
 """Measure what devices are held to, and keep it in results/devices.json: `python -m benchmarks.devices [GROUP...]`.
 
-The groups: arm64, cuts.
+The groups: targets, arm64, cuts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import RESULTS, ROOT, Figure, Group, run_groups
+from benchmarks.common import RESULTS, ROOT, Figure, Group, row_of, run_groups
 from edgecv import pipeline
 from edgecv.answers import answers
 from edgecv.devices import Device, Local, ask, open_device
@@ -30,6 +30,8 @@ HERE = Target(name="linux-litert", runtime="litert")
 RECIPE, VARIANTS = "efficientnet_lite0", ("int8", "fast")
 BOARD = Target(name="board", runtime="litert", transport="ssh", measure=Measure(seconds=0.5, warmup_seconds=0.1))
 FILES = tuple(ROOT / "tests" / "data" / name for name in ("tiny.tflite", "tiny-int8.tflite"))
+SMALL = "separable_cnn"
+TARGETS = ("linux-litert", "linux-openvino", "browser", "arm64-emulated", "cortex-m7", "ethos-u55")
 CUTS, ROUNDS, SEED = 10, 3, 0
 
 
@@ -58,6 +60,23 @@ def steps(probabilities: NDArray[np.float32], files: tuple[Path, ...]) -> NDArra
     return np.rint(logits - logits[:, :1]).astype(np.int64)
 
 
+def targets(listener: Listener) -> Iterator[Figure]:
+    """A recipe on each device that can be had on one machine, with an ssh server on the loopback for a board."""
+    with tempfile.TemporaryDirectory() as folder, sshd.serve(Path(folder)) as board:
+        os.environ["PATH"] = f"{sshd.programs(Path(folder) / 'bin', board.config)}:{os.environ['PATH']}"
+        sshd.give_python(board)
+        stages, found = pipeline.prepare(
+            SMALL, targets=[*TARGETS, BOARD], out=ROOT / "runs" / "targets", listener=listener
+        )
+        results = pipeline.execute(stages, found, bundles=True, command="python -m benchmarks.devices targets")
+    for name in (*TARGETS, BOARD.name):
+        row = row_of(results, "int8", target=name)
+        assert row.accuracy is not None
+        low, high = row.accuracy.ci95
+        how = f"{SMALL}, int8: {row.status}; top-1 {row.accuracy.value:.1%} [{low:.1%}, {high:.1%}]"
+        yield Figure(f"{name}: test photographs run through its own runtime", row.accuracy.n, ">= 200", how)
+
+
 def cuts(listener: Listener) -> Iterator[Figure]:
     """Cut an ssh connection in the middle of a measurement, by killing the server's end of it."""
     moments, whole = random.Random(SEED), 0
@@ -83,7 +102,7 @@ def cut(board: sshd.Board, *, after_seconds: float) -> dict[str, Measurement]:
     return found
 
 
-GROUPS: dict[str, tuple[Group, bool]] = {"arm64": (arm64, False), "cuts": (cuts, False)}
+GROUPS: dict[str, tuple[Group, bool]] = {"targets": (targets, False), "arm64": (arm64, False), "cuts": (cuts, False)}
 
 
 if __name__ == "__main__":
