@@ -34,15 +34,16 @@ def answers(
 
     def work(folder: Path) -> Any:
         stages.listener.progress(0, 1, f"{label}: the {split} photographs")
-        answer = ask(
-            device,
-            files,
-            do="predict",
-            images=stages.images_path(split),
-            outputs=folder / OUTPUTS,
-            digests=digests,
-            patience=max(1.0, len(stages.labels(split)) / IMAGES_A_TIMEOUT),
-        )
+        with stages.store.lock(device.lock):  # it would disturb what another run measures there
+            answer = ask(
+                device,
+                files,
+                do="predict",
+                images=stages.images_path(split),
+                outputs=folder / OUTPUTS,
+                digests=digests,
+                patience=max(1.0, len(stages.labels(split)) / IMAGES_A_TIMEOUT),
+            )
         return {"executed_precision": answer["executed_precision"]}
 
     settings = device.target.model_dump(include={"runtime", "accelerator", "threads", "precision"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgecv import pipeline
 from edgecv.artifact import digest_files
+from edgecv.bundle import problems
 from edgecv.config import locate
 from edgecv.devices import Local, ask, check_operators, open_device, reachable, setup_device
 from edgecv.devices.compiled import run_compiler
@@ -391,3 +393,42 @@ def test_an_ethos_u_is_compiled_for_once() -> None:
         assert isinstance(device, EthosU)
         first = device.made(INT8, digest_files(INT8))
         assert device.made(INT8, digest_files(INT8)) is first
+
+
+@pytest.fixture(scope="module")
+def bundles(done: Done) -> dict[str, Path]:
+    place = done[1].parent
+    settings = {"data": place / "digits", "out": done[1], "store": place / "store"}
+    stages, targets = pipeline.prepare(DATA / "digits.toml", targets=(M7, ETHOS), **settings)
+    return {folder.name: folder for folder in pipeline.bundle(stages, targets)}
+
+
+def made(folder: Path, target: str) -> None:
+    """Make the C app of a bundle, in a copy of it."""
+    given = [f"PYTHON={sys.executable}", "WARNINGS=-Wall -Wextra -Werror"]
+    subprocess.run(["make", "--silent", "-C", folder, target, *given], check=True)
+
+
+def test_a_bundles_c_app_gives_what_the_microcontrollers_kernels_gave(bundles: dict[str, Path], tmp_path: Path) -> None:
+    if not (shutil.which("gcc") and shutil.which("make")):
+        pytest.skip("needs gcc and make")
+    folder = Path(shutil.copytree(bundles["cortex-m7"] / "app" / "c", tmp_path / "c"))
+    made(folder, "host")
+    tested = subprocess.run([folder / "build" / "classify", "--self-test"], capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout
+    labels = folder / "model.c"
+    labels.write_text(labels.read_text().replace('"3"', '"x"').replace('"4"', '"3"').replace('"x"', '"4"'))
+    made(folder, "host")
+    assert subprocess.run([folder / "build" / "classify", "--self-test"], capture_output=True).returncode == 1
+
+
+def test_the_self_test_of_a_bundle_passes_on_an_emulated_cortex_m7(bundles: dict[str, Path], tmp_path: Path) -> None:
+    if not all(map(shutil.which, ("make", "arm-none-eabi-gcc", "qemu-system-arm"))):
+        pytest.skip("needs make, gcc-arm-none-eabi and qemu-system-arm")
+    made(Path(shutil.copytree(bundles["cortex-m7"] / "app" / "c", tmp_path / "c")), "run-cortex-m7")
+
+
+def test_what_the_npus_compiler_made_lies_in_its_bundle(bundles: dict[str, Path], done: Done) -> None:
+    compiled = bundles["ethos-u55"] / "model_vela.tflite"
+    assert compiled.read_bytes() == (done[1] / "models" / "int8-ethos-u55_vela.tflite").read_bytes()
+    assert problems(str(bundles["ethos-u55"])) == []
