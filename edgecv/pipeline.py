@@ -76,12 +76,12 @@ def execute(
         rows, raw, entries = _evidence(stages, devices)
         results = _results(stages, devices, rows, warnings=[*warnings, *warned(devices), *_spreads(raw)])
         _write(stages, results, {"rows": raw, **causes(stages, entries)}, command=command)
-        stages.store.keep(stages.out, stages.keys)
         for device in devices if bundles else ():
             try:
                 stages.listener.note(f"bundle: {write_bundle(stages, device, results, Options(drift=True))}")
             except EdgecvError as error:
                 stages.listener.note(f"no bundle for {device.target.name}: {error}")
+        stages.store.keep(stages.out, stages.keys)
     return results
 
 
