@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecv.errors import ConfigError
 
-__all__ = ["NAME", "VERSION", "Config", "listing", "locate", "read"]
+__all__ = ["NAME", "VERSION", "Config", "cache_folder", "listing", "locate", "read"]
 
 VERSION = "0.1.0"
 
@@ -49,6 +50,11 @@ def read(path: Path, model: type[C]) -> C:
         return model.model_validate_json(json.dumps(values, default=_date))
     except ValidationError as error:
         raise _explain(path, model, values, error) from error
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def locate(name: str | Path, folder: str) -> Path:

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edgecv.listener import Listener
@@ -56,8 +57,8 @@ class Terminal(Listener):
         with self._lock:
             if self._tasks.get(thread, (None, ""))[1] != kind:
                 self._clear()
-                self._tasks[thread] = self._bar.add_task(text, total=total), kind
-            self._bar.update(self._tasks[thread][0], completed=done, total=total, description=text)
+                self._tasks[thread] = self._bar.add_task(escape(text), total=total), kind
+            self._bar.update(self._tasks[thread][0], completed=done, total=total, description=escape(text))
 
     def ended(self, name: str, seconds: float, *, reused: bool) -> None:
         """Print a line for a step that was done; count one that was reused. Rounds of a bench share the bar instead."""
@@ -66,11 +67,11 @@ class Terminal(Listener):
             self.done += not reused
             if not reused and not name.startswith("round"):
                 self._clear()
-                self._console.print(f"[green]done[/] {name} [dim]{seconds:.1f} s[/]")
+                self._console.print(f"[green]done[/] {escape(name)} [dim]{seconds:.1f} s[/]")
 
     def note(self, text: str) -> None:
         """Print a warning or a licence."""
-        self._console.print(f"[yellow]note[/] {text}", soft_wrap=True)
+        self._console.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
 
     def _clear(self) -> None:
         """Remove this thread's bar."""

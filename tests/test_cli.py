@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from edgecv.cli import recipes
+from edgecv.terminal import Terminal
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
@@ -26,23 +28,10 @@ def edgecv(*arguments, **env):
 
 
 def test_help_lists_every_command():
-    out = edgecv("--help").stdout
-    for command in (
-        "run",
-        "train",
-        "export",
-        "verify",
-        "bundle",
-        "verify-bundle",
-        "bench",
-        "explain",
-        "report",
-        "models",
-        "targets",
-        "doctor",
-        "store",
-    ):
-        assert re.search(rf"^ +{command} ", out, re.MULTILINE), command
+    listed = re.findall(r"^  ([a-z-]+) ", edgecv("--help").stdout.partition("Commands:")[2], re.MULTILINE)
+    about_recipes = ["run", "train", "export", "verify", "bundle", "report"]
+    about_files = ["bench", "explain", "verify-bundle", "serve"]
+    assert listed == [*about_recipes, *about_files, "models", "targets", "setup-device", "doctor", "store"]
 
 
 def test_a_wrong_key_is_refused_with_the_nearest_name(tmp_path):
@@ -82,8 +71,9 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(arguments, code, words):
     assert "Traceback" not in child.stderr
 
 
-def test_debug_shows_the_traceback():
-    assert "Traceback" in edgecv("--debug", "run", "missing.toml").stderr
+def test_debug_shows_the_traceback_too():
+    child = edgecv("--debug", "run", "missing.toml")
+    assert ("Traceback" in child.stderr, "error: " in child.stderr, child.returncode) == (True, True, 2)
 
 
 def test_bench_prints_a_table_on_stdout_and_the_rest_on_stderr():
@@ -186,3 +176,21 @@ def test_an_interrupted_command_says_that_it_can_go_on():
     assert child.returncode == 130
     assert "interrupted" in err
     assert "Traceback" not in err
+
+
+def test_words_in_brackets_are_printed_as_they_are(capsys):
+    with Terminal() as terminal:
+        terminal.progress(0, 1, "decoding [b]")
+        terminal.ended("step [/a]", 1.0, reused=False)
+        terminal.note("skipped photos/[/a] [bold].jpg")
+    told = capsys.readouterr().err
+    assert "done step [/a] 1.0 s" in told
+    assert "note skipped photos/[/a] [bold].jpg" in told
+
+
+def test_all_targets_are_those_that_files_are_built_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "mine.toml").write_text('name = "mine"\nruntime = "onnxruntime"\n')
+    monkeypatch.chdir(tmp_path)
+    assert {"linux-litert", "mine"} & {*recipes._within_reach()} == {"linux-litert"}
+    assert "mine: no files are built for onnxruntime" in capsys.readouterr().err

@@ -4,16 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from pydantic import BaseModel
 
 from benchmarks.readme import WRITTEN, rendered
-from edgecv.cli import app, store_app
+from edgecv.cli import app
 from edgecv.compress import STEPS
 from edgecv.recipe import Recipe
 from edgecv.target import Target
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+COMMANDS = typer.main.get_command(app).commands
 TEXT = README + "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
 
 
@@ -31,12 +33,12 @@ def test_every_key_of_a_recipe_and_a_target_is_documented(key):
     assert f"`{key}`" in TEXT
 
 
-@pytest.mark.parametrize("command", [c.name or c.callback.__name__ for c in app.registered_commands])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented(command):
     assert re.search(rf"`(edgecv )?{command}\b", TEXT)
 
 
-@pytest.mark.parametrize("command", [c.name for c in store_app.registered_commands])
+@pytest.mark.parametrize("command", COMMANDS["store"].commands)
 def test_every_command_of_the_store_is_documented(command):
     assert f"`store {command}" in TEXT
 

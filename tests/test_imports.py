@@ -32,7 +32,7 @@ TIERS = (
     {"repair"},
     {"evidence", "files", "causes", "queues", "bundle"},
     {"pipeline"},
-    {"terminal", "printing"},
+    {"terminal"},
     {"cli"},
 )
 HEAVY = ("tensorflow", "tf_keras", "openvino", "nncf", "onnxruntime", "ai_edge_litert", "scipy", "sklearn")
@@ -104,7 +104,7 @@ def exported(tree):
 
 
 # A board's file and the command line are run, not imported.
-LIBRARY = [path for module in modules() if module not in ("cli", "printing", "worker") for path in sources(module)]
+LIBRARY = [path for module in modules() if module not in ("cli", "worker") for path in sources(module)]
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(PACKAGE).as_posix())
