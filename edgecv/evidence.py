@@ -86,17 +86,19 @@ def verified(stages: Stages, device: Device, variant: str) -> Entry:
     entry = dataclasses.replace(entry, artifact=found.artifact, path=path, network=found.network)
     entry = _judged(stages, entry, files, device, own=stages.outputs(found.network.steps))
     if isinstance(device, Compiling) and not entry.problem:
-        place = files[0].with_name(f"{found.name}-{device.target.name}{device.suffix}")
+        place = files[0].with_name(f"{found.name}-{device.target.name}{device.compiler.suffix}")
         write_atomically(place, device.made(files[0], found.artifact.files[0][1]).content)
     return entry
 
 
 def verified_file(stages: Stages, device: Device, path: Path) -> Entry:
     """Judge a file made anywhere, as if it were a variant: it must take uint8 pixels as the recipe's own files do."""
-    timing = device.facts().timing
     files = runtimes.model_files(path)
     entry = Entry(variant=path.name, precision="-", artifact=artifact_of(files), path=PurePosixPath(path.as_posix()))
-    entry = dataclasses.replace(entry, network=_network(stages, ()), timing=timing)
+    try:
+        entry = dataclasses.replace(entry, network=_network(stages, ()), timing=device.facts().timing)
+    except (MissingError, DeviceError) as error:
+        return dataclasses.replace(entry, problem=error.status)
     return _judged(stages, entry, files, device, own=stages.reference)
 
 

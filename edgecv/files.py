@@ -10,12 +10,12 @@ from edgecv import host
 from edgecv.artifact import artifact_of
 from edgecv.config import VERSION
 from edgecv.devices import elsewhere, open_device, warned
-from edgecv.errors import UsageError
+from edgecv.errors import ModelError, UsageError
 from edgecv.measure import Measurement, Subject, measure, quick
 from edgecv.results import RecipeEntry, Results
 from edgecv.rows import Entry, make_rows
-from edgecv.runtimes import model_files, runtime_for
-from edgecv.target import Measure, Target
+from edgecv.runtimes import RUNTIMES, model_files, runtime_for
+from edgecv.target import Measure, RuntimeName, Target
 
 __all__ = ["bench"]
 
@@ -45,10 +45,11 @@ def bench(
     """
     if not files:
         raise UsageError("there is no file to measure", expected="one or more .tflite, .xml or .onnx files")
+    runtimes = {file: _runtime(file, target) for file in map(Path, files)}
     with contextlib.ExitStack() as opened:
         subjects = {}
-        for file in map(Path, files):
-            own = target or Target(name="this-machine", runtime=runtime_for(file), threads=threads, measure=_MEASURE)
+        for file, runtime in runtimes.items():
+            own = target or Target(name="this-machine", runtime=runtime, threads=threads, measure=_MEASURE)
             device = opened.enter_context(open_device(quick(own) if brief else own))
             device.facts()
             subjects[str(file)] = Subject(model_files(file), device)
@@ -70,6 +71,17 @@ def bench(
     )
     facts = {**host.facts(), "warnings": warnings}
     return Results(edgecv=VERSION, recipe=RecipeEntry(name="bench", sha256=""), host=facts, devices=devices, rows=rows)
+
+
+def _runtime(file: Path, target: Target | None) -> RuntimeName:
+    """Name the runtime that a file is run by; refuse a file that it does not open."""
+    default = runtime_for(file)
+    runtime = RUNTIMES[target.runtime if target else default]
+    if file.suffix.lower() not in runtime.suffixes:
+        expected = f"a {' or '.join(runtime.suffixes)} file"
+        fix = "give another file, or a target with another runtime"
+        raise ModelError(f"{file} is not run by {runtime.name}", got=file.suffix, expected=expected, fix=fix)
+    return target.runtime if target else default
 
 
 def _entry(name: str, subject: Subject, measurement: Measurement) -> Entry:

@@ -31,10 +31,11 @@ Apply = Callable[[Any, Examples], Change]
 class Networks(FloatModel):
     """The networks of a recipe; each is trained or changed once for equal inputs."""
 
-    @functools.cached_property
+    @property
     def reference(self) -> NDArray[np.float32]:
         """The float Keras model's probabilities on the test split, float32 `(n, classes)`."""
-        return self.outputs(())
+        with self._here:  # Python 3.11 holds a lock while it computes a property: no step may wait for it
+            return self._reference
 
     def shaped(self, steps: tuple[str, ...]) -> Done:
         """Do steps that turn a Keras network into another, each on what the one before it left.
@@ -188,6 +189,10 @@ class Networks(FloatModel):
         weights = load_file(self.store.path(self.shaped(steps).files[WRAPPED]))
         model.set_weights([weights[name] for name in sorted(weights)])
         return model
+
+    @functools.cached_property
+    def _reference(self) -> NDArray[np.float32]:
+        return self.outputs(())
 
     @functools.cached_property
     def _loaded(self) -> dict[tuple[str, ...], Any]:

@@ -15,7 +15,7 @@ from edgecv.bundle import Options, write_bundle
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
 from edgecv.devices import Device, elsewhere, open_device, warned
-from edgecv.errors import ConfigError, EdgecvError, EnvError
+from edgecv.errors import ConfigError, EdgecvError, EnvError, ModelError
 from edgecv.evidence import made, measured, verified, verified_file
 from edgecv.listener import Listener
 from edgecv.nets.build import check_name
@@ -109,12 +109,26 @@ def check(stages: Stages, targets: Sequence[Target], *, files: Sequence[Path] = 
     with stages.store.in_use(), _opened(targets) as devices:
         if not files:
             return _results(stages, devices, _evidence(stages, devices, timed=False)[0], warnings=[])
+        _refuse_unopened(devices, files)
         rows: list[Row] = []
         for device in devices:
             suffixes = runtimes.RUNTIMES[device.target.runtime].suffixes
             mine = tuple(verified_file(stages, device, path) for path in files if path.suffix.lower() in suffixes)
             rows += _rows(stages, device.target, mine)
         return _results(stages, devices, tuple(rows), warnings=[])
+
+
+def _refuse_unopened(devices: Sequence[Device], files: Sequence[Path]) -> None:
+    """Refuse a file that would be verified nowhere."""
+    known = {suffix for device in devices for suffix in runtimes.RUNTIMES[device.target.runtime].suffixes}
+    for path in files:
+        if path.suffix.lower() not in known:
+            raise ModelError(
+                f"none of the targets opens {path}",
+                got=path.suffix or "no suffix",
+                expected=", ".join(sorted(known)),
+                fix="name a target that does by --target",
+            )
 
 
 @contextlib.contextmanager
@@ -161,7 +175,12 @@ def prepare(
         compress.precision_of(steps)
         if "sparse" in steps and (warning := compress.check_sparsity(recipe.sparse)):
             (listener or Listener()).note(warning)
-    found = tuple(one if isinstance(one, Target) else load_target(locate(one, "targets")) for one in targets)
+    found = tuple(
+        dict.fromkeys(one if isinstance(one, Target) else load_target(locate(one, "targets")) for one in targets)
+    )
+    names = [target.name for target in found]
+    if len({*names}) < len(names):
+        raise ConfigError("two targets have the same name", got=", ".join(names), fix="rename one of them")
     for target in found:
         if runtimes.RUNTIMES[target.runtime].format not in FORMATS:
             raise ConfigError(
@@ -212,9 +231,12 @@ def _build(stages: Stages, device: Device, variants: Sequence[str]) -> None:
 
     What is mended needs its device; what fails here fails again where it becomes a row.
     """
-    with contextlib.suppress(EnvError):
+    try:
         device.facts()
-        for variant in variants:
+    except EnvError:
+        return
+    for variant in variants:
+        with contextlib.suppress(EnvError):
             if "repair" not in stages.recipe.variants[variant]:
                 stages.outputs(made(stages, device, variant).network.steps)
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from edgecv.config import cache_folder
 from edgecv.errors import StoreError
 
 __all__ = ["Done", "Step", "Store", "default_root", "point", "write_atomically"]
@@ -49,7 +50,7 @@ def default_root() -> Path:
     """Folder of the store: `$EDGECV_STORE`, else `edgecv` in the user's cache folder."""
     if root := os.environ.get("EDGECV_STORE"):
         return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecv"
+    return cache_folder() / "edgecv"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

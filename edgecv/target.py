@@ -46,7 +46,7 @@ REACHED = {
     "reference": ("cpu", "edgetpu", *ETHOS),
 }
 # The runtime of those that have one alone.
-RUNTIMES = {"browser": "litert", "adb": "litert"}
+ONLY_RUNTIME = dict.fromkeys(("emulated", "browser", "adb"), "litert")
 
 
 class TargetLimits(Config):
@@ -138,8 +138,8 @@ class Target(Config):
         accelerator, transport = self.accelerator, self.transport
         if accelerator not in REACHED[transport]:
             raise ValueError(f'accelerator = "{accelerator}" is not reached by transport = "{transport}"')
-        only = RUNTIMES.get(transport) or ("tflm" if (transport, accelerator) == ("reference", "cpu") else self.runtime)
-        if self.runtime != only:
+        own = "tflm" if (transport, accelerator) == ("reference", "cpu") else self.runtime
+        if self.runtime != (only := ONLY_RUNTIME.get(transport, own)):
             raise ValueError(f'transport = "{transport}" takes runtime = "{only}"')
         if accelerator in ETHOS and not (self.npu.system_config and self.npu.memory_mode):
             raise ValueError(f"accelerator {accelerator} needs npu.system_config and npu.memory_mode")

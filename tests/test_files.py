@@ -54,6 +54,13 @@ def test_no_file_and_a_file_that_is_not_there_are_refused(tmp_path):
         edgecv.bench([tmp_path / "missing.tflite"])
 
 
+@pytest.mark.parametrize("name", ["x.xml", "x.tflite;touch pwned", "x.h5", "x"])
+def test_a_file_that_the_targets_runtime_does_not_open_is_refused(name, tmp_path):
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="is not run"):
+        edgecv.bench([tmp_path / name], target=Target(name="t", runtime="litert", transport="ssh"))
+
+
 def test_real_models_made_elsewhere_are_measured(shared):
     target = Target(name="t", runtime="litert", measure=BRIEF)
     models = shared / "models"

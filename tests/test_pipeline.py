@@ -6,20 +6,26 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgecv import pipeline
+from edgecv.answers import answers
+from edgecv.artifact import artifact_of
 from edgecv.config import read
-from edgecv.errors import ConfigError, DataError
+from edgecv.devices import Local
+from edgecv.errors import ConfigError, DataError, DeviceError, ModelError
 from edgecv.recipe import Recipe
 from edgecv.results import Results, read_results
-from edgecv.store import Store
+from edgecv.store import Step, Store
 from edgecv.target import Measure, Target
 from tests import sshd
 from tests.conftest import ROOT
 from tests.digits import write_digits
+from tests.make_tiny import of_integers
 
 RECIPE = ROOT / "tests" / "data" / "digits.toml"
 MEASURE = Measure(processes=2, seconds=0.05, warmup_seconds=0.01)
@@ -232,6 +238,36 @@ def test_a_file_that_crashes_or_is_refused_is_a_row_that_says_so(stages, tmp_pat
     assert all(status.startswith("fail: ") and "damaged.tflite" in status for status in found)
 
 
+@pytest.fixture(scope="module")
+def foreign(stages, place):
+    """A .tflite file for such photographs, without labels, that knows three classes."""
+    path = place / "foreign.tflite"
+    with pytest.warns(UserWarning, match="Statistics for quantized inputs"):
+        path.write_bytes(of_integers(stages.images("train")[:8], "uint8"))
+    return path
+
+
+def test_a_file_with_other_classes_than_the_data_is_a_row_that_says_so(stages, foreign):
+    n = len(stages.labels("test"))
+    got = f"foreign.tflite on here-litert gave other outputs than probabilities: float32 [{n}, 3]"
+    assert statuses(stages, [foreign])[0] == f"fail: {got}"
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"\x93NUMPY\x01\x00", bytes(1000)])
+def test_a_device_that_sends_something_else_than_probabilities_is_refused_and_nothing_is_kept(stages, foreign, content):
+    class Lying(Local):
+        def place(self, here):
+            return f"{here}-there"
+
+        def pull(self, there, here):
+            here.write_bytes(content)
+
+    before = list(stages.keys)
+    with pytest.raises(DeviceError, match="gave other outputs than probabilities"):
+        answers(stages, Lying(TARGETS[0]), artifact_of([foreign]), (foreign,), label="lying")
+    assert stages.keys == before
+
+
 # Killed runs
 
 
@@ -318,6 +354,52 @@ def test_a_target_whose_format_is_not_built_is_refused(tmp_path):
     target = Target(name="onnx", runtime="onnxruntime")
     with pytest.raises(ConfigError, match="no files are built for onnxruntime"):
         pipeline.prepare(RECIPE, targets=[target], store=tmp_path / "store")
+
+
+def test_two_queues_that_ask_for_the_float_models_answers_do_not_wait_for_each_other(place, digits, results):
+    """One of them from inside a step, as a repair does, while the other begins to compute them."""
+    stages, _ = pipeline.prepare(RECIPE, data=digits, out=place / "both", store=place / "store")
+    inside, answered = threading.Event(), []
+
+    def step(folder):
+        inside.set()
+        time.sleep(0.5)  # until the other one asks
+        answered.append(stages.reference.shape)
+
+    def other():
+        inside.wait()
+        answered.append(stages.reference.shape)
+
+    queues = [
+        threading.Thread(target=stages.do, args=(Step("waiting", {}, (), {}), step), daemon=True),
+        threading.Thread(target=other, daemon=True),
+    ]
+    for one in queues:
+        one.start()
+    for one in queues:
+        one.join(60)
+    assert len(answered) == 2
+
+
+def test_a_target_given_twice_is_one_and_two_of_one_name_are_refused(tmp_path):
+    (tmp_path / "linux-litert.toml").write_text((ROOT / "targets" / "linux-litert.toml").read_text())
+    _, found = pipeline.prepare(RECIPE, targets=["linux-litert", tmp_path / "linux-litert.toml"], out=tmp_path)
+    assert [target.name for target in found] == ["linux-litert"]
+    other = found[0].model_copy(update={"threads": 2})
+    with pytest.raises(ConfigError, match="two targets have the same name"):
+        pipeline.prepare(RECIPE, targets=[*found, other], out=tmp_path)
+
+
+def test_a_file_that_no_target_opens_is_refused_not_left_out(stages):
+    with pytest.raises(ModelError, match="none of the targets opens weights"):
+        pipeline.check(stages, TARGETS, files=[Path("weights.keras")])
+
+
+def test_a_device_that_is_away_costs_a_file_only_its_row_there(stages):
+    away = Target(name="away", runtime="litert", transport="ssh", host="away.invalid", measure=MEASURE)
+    file = stages.out.parent / "run" / "models" / "float32.tflite"
+    found = pipeline.check(stages, [TARGETS[0], away], files=[file]).rows
+    assert [row.status.partition(":")[0] for row in found] == ["pass", "not available"]
 
 
 def test_results_are_a_value_that_can_be_read_back(results):

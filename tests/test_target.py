@@ -64,6 +64,12 @@ def test_a_target_that_can_not_be_measured_is_refused(tmp_path: Path, line: str,
     assert caught.value.what.endswith(f"wrong value for {key}")
 
 
+@pytest.mark.parametrize("transport", ["emulated", "browser", "adb"])
+def test_a_runtime_that_is_not_to_be_had_there_is_refused(transport: str) -> None:
+    with pytest.raises(ValueError, match=f'transport = "{transport}" takes runtime = "litert"'):
+        Target.model_validate({"name": "there", "runtime": "openvino", "transport": transport, "host": "aarch64"})
+
+
 def test_more_threads_than_the_chip_has_cores_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "board.toml"
     chip = '[chip]\ncores = 4\nram_bytes = 1000\nsource = "its data sheet"\n'
