@@ -223,14 +223,20 @@ def _costs(entry: Entry, limits: TargetLimits) -> list[str]:
         for what, size, limit in sizes
         if size is not None and limit is not None and size > limit
     ]
+    if entry.measurement and limits.max_memory_bytes is not None and sizes[1][1] is None:
+        found.append("can't tell: the memory was not measured")
     return found + _slow(entry, limits.max_latency_ms)
 
 
 def _slow(entry: Entry, limit_ms: float | None) -> list[str]:
     """Say whether the latency limit is broken, by the p90, or by the estimate where there is no more than that."""
-    measured = latency(entry.measurement, timing=entry.timing)
-    if limit_ms is None or measured is None:
+    if limit_ms is None or entry.measurement is None:
         return []
+    if entry.timing in ("emulated", "software-rendered"):
+        return [f"can't tell: the latency is {entry.timing}, not the device's"]
+    measured = latency(entry.measurement, timing=entry.timing)
+    if measured is None:
+        return ["can't tell: the device has no latency"]
     estimated = entry.timing == "estimated"
     word, figure = ("estimated", measured.p50) if estimated else ("p90", measured.p90)
     if figure is None:

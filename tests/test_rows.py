@@ -18,6 +18,10 @@ def measurement(label, ms, *, processes=12, samples=60):
     )
 
 
+# A microcontroller's: its arena, and no latency.
+UNTIMED = Measurement("int8", (Process(0, None, None, (), None, arena_bytes=8_000),))
+
+
 def entry(variant="int8", **changes):
     labels = np.random.default_rng(0).integers(0, 2, 1000)
     probabilities = np.eye(2, dtype=np.float32)[labels]
@@ -73,6 +77,20 @@ def test_percentiles_are_printed_only_with_enough_samples():
 )
 def test_limits_of_the_target_are_held(limits, status):
     assert row(entry(), **limits).status == status
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "status"),
+    [
+        ({"timing": "emulated"}, {"max_latency_ms": 1.0}, "can't tell: the latency is emulated, not the device's"),
+        ({"timing": "emulated"}, {"max_memory_bytes": 1}, "can't tell: the memory was not measured"),
+        ({"measurement": UNTIMED}, {"max_latency_ms": 1.0}, "can't tell: the device has no latency"),
+        ({"measurement": UNTIMED}, {"max_memory_bytes": 9_000}, "pass"),
+        ({"measurement": None}, {"max_latency_ms": 1.0, "max_memory_bytes": 1}, "pass"),
+    ],
+)
+def test_a_limit_on_what_was_not_measured_is_not_held_to_be_kept(changes, limits, status):
+    assert row(entry(**changes), **limits).status == status
 
 
 def test_a_version_that_takes_more_than_the_chips_ram_fails():
