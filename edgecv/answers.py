@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgecv import host
 from edgecv.artifact import Artifact
 from edgecv.devices import HERE, Device, ask
+from edgecv.errors import DeviceError
 from edgecv.photographs import OUTPUTS, tools
 from edgecv.stages import Stages
 from edgecv.store import Step
@@ -44,6 +45,8 @@ def answers(
                 digests=digests,
                 patience=max(1.0, len(stages.labels(split)) / IMAGES_A_TIMEOUT),
             )
+        shape = (len(stages.labels(split)), len(stages.classes))
+        _check(folder / OUTPUTS, shape, what=f"{files[0].name} on {device.target.name}")
         return {"executed_precision": answer["executed_precision"]}
 
     settings = device.target.model_dump(include={"runtime", "accelerator", "threads", "precision"})
@@ -57,3 +60,14 @@ def measured_with(device: Device) -> dict[str, str]:
     facts = device.facts()
     own = {"device": facts.code} if facts.code else {}
     return {**facts.versions, **tools(code=("worker",)), **own, "machine": host.fingerprint(facts.machine)}
+
+
+def _check(outputs: Path, shape: tuple[int, int], *, what: str) -> None:
+    """Hold a device to its task: probabilities of each class for each photograph, and no other numbers."""
+    try:
+        found = np.lib.format.open_memmap(outputs, mode="r")
+        got = f"{found.dtype.name} {list(found.shape)}"
+    except (OSError, ValueError) as error:
+        got = str(error)
+    if got != (expected := f"float32 {list(shape)}"):
+        raise DeviceError(f"{what} gave other outputs than probabilities", got=got, expected=expected)

@@ -59,6 +59,8 @@ _RUNTIMES = (
     "onnxruntime",
     "tflite-micro",
     "ethos-u-vela",
+    "litert-quantizer",
+    "tensorflow-model-optimization",
 )
 # Latencies of machines that differ in one of these say nothing about each other.
 _COMPARED = ("cpu", "arch", "cores_physical", "cores_logical", "cores_usable", "flags", "governor", "virtualization")

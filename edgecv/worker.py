@@ -56,6 +56,14 @@ PACKAGES = {
     "onnxruntime": ("onnxruntime",),
     "tflm": ("tflite-micro",),
 }
+# Compute layers of TFLite, and which of their operands are the activation and the weight: a TRANSPOSE_CONV's first is
+# its output's shape.
+OPERANDS = {
+    **dict.fromkeys(("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"), (0, 1)),
+    "TRANSPOSE_CONV": (2, 1),
+}
+# What a layer computes in, by the types of the two, where that is not the activation's.
+MIXED = {("int16", "int8"): "int16x8", ("float32", "int8"): "int8-dynamic"}
 FACTS = {
     "cpuinfo": "/proc/cpuinfo",
     "meminfo": "/proc/meminfo",
@@ -122,14 +130,9 @@ class LiteRT:
 
     def executed(self) -> list[str]:
         """Precision of each compute layer, by the types of its operands as the interpreter prepared them."""
-        heavy = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL", "CONV_3D"}
-        types = {detail["index"]: detail["dtype"] for detail in self.interpreter.get_tensor_details()}
-        operators = [op for op in self.interpreter._get_ops_details() if op["op_name"] in heavy]
-        # tflite-runtime does not tell the operands' types.
-        return [
-            self._operands(op.get("operand_types") or [types[int(i)] for i in op["inputs"] if i >= 0])
-            for op in operators
-        ]
+        types = {detail["index"]: np.dtype(detail["dtype"]).name for detail in self.interpreter.get_tensor_details()}
+        operators = [op for op in self.interpreter._get_ops_details() if op["op_name"] in OPERANDS]
+        return [computed_in(op["op_name"], [types[int(i)] for i in op["inputs"] if i >= 0]) for op in operators]
 
     def operators(self) -> list[dict[str, Any]]:
         """What computes each tensor, in the order of execution."""
@@ -139,11 +142,6 @@ class LiteRT:
             spec, inputs = self._spec(tensors[op["outputs"][0]]), [int(i) for i in op["inputs"] if i >= 0]
             found.append({**spec, **_range(spec), "kind": op["op_name"], "id": int(op["outputs"][0]), "inputs": inputs})
         return found
-
-    @staticmethod
-    def _operands(types: Any) -> str:
-        activation, weight = (np.dtype(kind).name for kind in types[:2])
-        return activation if activation == weight or weight != "int8" else "int8-dynamic"
 
 
 class LiteRTGPU:
@@ -168,7 +166,7 @@ class LiteRTGPU:
         names = self.model.get_signature_by_index(0)
         details = self.model.get_input_tensor_details(key), self.model.get_output_tensor_details(key)
         self.inputs = [self._spec(details[0][name]) for name in names["inputs"]]
-        self.outputs = [self._spec(details[1][name]) for name in names["outputs"]]
+        self.outputs = self._with_scales([details[1][name] for name in names["outputs"]])
         self._reads = self.model.create_input_buffers(0)
         self._writes = self.model.create_output_buffers(0)
 
@@ -176,6 +174,16 @@ class LiteRTGPU:
     def _spec(detail: dict[str, Any]) -> dict[str, Any]:
         spec = {"name": detail["name"], "shape": [int(n) for n in detail["shape"]], "dtype": detail["dtype"]}
         return {**spec, "scale": 0.0, "zero_point": 0}
+
+    def _with_scales(self, details: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Describe outputs, of integers with the scales that the interpreter alone tells."""
+        specs = [self._spec(detail) for detail in details]
+        if all(spec["dtype"].startswith("float") for spec in specs):
+            return specs
+        inside = LiteRT(self._path, {**self._job, "do": "graph"})
+        known = dict(zip(inside._output_ids, inside.outputs))
+        pairs = [(spec, known.get(detail["index"], spec)) for spec, detail in zip(specs, details)]
+        return [{**spec, **{key: told[key] for key in ("scale", "zero_point")}} for spec, told in pairs]
 
     @staticmethod
     def _refusal(log: str, error: str) -> Refused:
@@ -345,13 +353,12 @@ class ONNXRuntime:
     def executed(self) -> list[str]:
         """Precision of each compute layer, from ONNX Runtime's own profile of one more run."""
         self._options.enable_profiling = True
-        self._options.profile_file_prefix = os.path.join(os.getcwd(), "profile")
-        self.session = self._make()
-        self.invoke(make_inputs(self.inputs, None))
-        path = self.session.end_profiling()
-        with open(path) as file:
-            events = json.load(file)
-        os.unlink(path)
+        with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
+            self._options.profile_file_prefix = os.path.join(folder, "profile")
+            self.session = self._make()
+            self.invoke(make_inputs(self.inputs, None))
+            with open(self.session.end_profiling()) as file:
+                events = json.load(file)
         return [kind for event in events if (kind := self._operands(event.get("args", {})))]
 
     @staticmethod
@@ -403,10 +410,12 @@ class TFLM:
         return int(re.findall(r"Arena allocation total (\d+) bytes", text)[0])
 
     def executed(self) -> list[str]:
-        """Precision of each compute layer: that of its input, since TFLM has no kernels with mixed operands."""
-        places = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 2, "BATCH_MATMUL": 0}
-        found = [(kind, operator) for kind, operator in self._read() if kind in places]
-        return [self._spec(operator.Inputs(places[kind]))["dtype"] for kind, operator in found]
+        """Precision of each compute layer, by the types of its operands."""
+        found = [(kind, operator) for kind, operator in self._read() if kind in OPERANDS]
+        return [
+            computed_in(kind, [self._spec(one.Inputs(i))["dtype"] for i in range(max(OPERANDS[kind]) + 1)])
+            for kind, one in found
+        ]
 
     def operators(self) -> list[dict[str, Any]]:
         """What computes each tensor, in the order of execution."""
@@ -430,21 +439,14 @@ RUNTIMES: dict[str, Any] = {"litert": LiteRT, "openvino": OpenVINO, "onnxruntime
 
 def _told(call: Any) -> Any:
     """Give what a call returns and what it writes to stderr, where TFLM names the operator that it can't run."""
-    with tempfile.TemporaryFile() as file:
-        kept, failed, found = os.dup(2), False, None
-        os.dup2(file.fileno(), 2)
-        try:
+    log: list[str] = []
+    try:
+        with native_log(log):
             found = call()
-        except RuntimeError:
-            failed = True
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        file.seek(0)
-        text = file.read().decode("utf-8", "replace")
-    if failed:
-        raise Refused("; ".join(line.strip() for line in text.splitlines() if line.strip())[:500] or "no reason given")
-    return found, text
+    except RuntimeError as error:
+        lines = filter(None, map(str.strip, log[0].splitlines()))
+        raise Refused("; ".join(lines)[:500] or "no reason given") from error
+    return found, log[0]
 
 
 def _range(spec: dict[str, Any]) -> dict[str, Any]:
@@ -462,6 +464,12 @@ def _batch_of_one(shape: Any) -> list[Any]:
     if any(getattr(dim, "is_dynamic", False) for dim in fixed):
         raise Refused(f"an input has the dynamic shape {shape}: only the batch may be dynamic")
     return fixed
+
+
+def computed_in(kind: str, types: list[str]) -> str:
+    """Name what a compute layer of TFLite computes in, by its kind and the types of its operands, in their order."""
+    activation, weight = (types[place] for place in OPERANDS[kind])
+    return MIXED.get((activation, weight), activation)
 
 
 def summarise(executed: list[str]) -> str | None:
@@ -523,16 +531,23 @@ def trace(model: Any, images: Any, job: dict[str, Any]) -> None:
 
 
 def predict(model: Any, images: Any, outputs: str) -> None:
-    """Save the first output for every image as float32."""
+    """Save the first output for every image as float32, of integers the numbers that they stand for."""
     results = None
     for number, (first, *_) in enumerate(run_images(model, images)):
-        output = first[0]
+        output = dequantized(first[0], model.outputs[0])
         if results is None:
             results = np.empty((len(images), *output.shape), np.float32)
         results[number] = output
     if results is None:
         raise Refused("there are no images to run")
     np.save(outputs, results, allow_pickle=False)
+
+
+def dequantized(values: Any, spec: dict[str, Any]) -> Any:
+    """Give the numbers that integers of a tensor with a scale stand for, float32; all others as they are."""
+    if np.dtype(spec["dtype"]).kind not in "iu" or not spec["scale"]:
+        return values
+    return ((values.astype(np.float64) - spec["zero_point"]) * spec["scale"]).astype(np.float32)
 
 
 def bench(model: Any, inputs: list[Any], job: dict[str, Any]) -> dict[str, Any]:
@@ -739,7 +754,7 @@ def main(path: str) -> int:
         answer, code = {"on_cpu": str(reason)}, 3
     except Refused as reason:
         answer, code = {"refused": str(reason)}, 3
-    except (Exception, MemoryError) as error:
+    except Exception as error:
         answer, code = {"refused": f"{type(error).__name__}: {error}"[:2000]}, 3
     with open(job["answer"], "w") as file:
         json.dump(answer, file)

@@ -142,7 +142,7 @@ def test_runtime_versions_are_those_installed() -> None:
     assert versions["numpy"] == np.__version__
     assert versions.keys() <= {
         "numpy", "pillow", "tensorflow", "tf-keras", "ai-edge-litert", "openvino", "nncf", "onnxruntime",
-        "tflite-micro", "ethos-u-vela",
+        "tflite-micro", "ethos-u-vela", "litert-quantizer", "tensorflow-model-optimization",
     }  # fmt: skip
 
 

@@ -1,10 +1,14 @@
 import contextlib
 import math
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edgecv import worker
 from edgecv.devices import Local, ask
 from edgecv.errors import DeviceError, MissingError, ModelError
 from edgecv.runtimes import RUNTIMES, model_files, require, runtime_for
@@ -47,6 +51,54 @@ def test_a_model_is_described_by_its_own_runtime(runtime):
 
 def test_an_int8_file_is_seen_to_run_in_int8():
     assert ask(device("litert"), (DATA / "tiny-int8.tflite",), do="describe")["executed_precision"] == "int8"
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflm"])
+@pytest.mark.parametrize(("name", "precision"), [("tiny-int16x8", "int16x8"), ("tiny-integers", "int8")])
+def test_what_a_layer_computes_in_is_read_from_its_activation_and_its_weight(runtime, name, precision):
+    if runtime == "tflm":
+        pytest.importorskip("tflite_micro", reason="needs the extra micro")
+    # Not by a job: it would run the file, which begins with an operator that TFLM does not have for uint8.
+    code = (
+        "import sys\nfrom edgecv import worker\n"
+        "model = worker.RUNTIMES[sys.argv[1]](sys.argv[2], {'do': 'describe', 'threads': 1})\n"
+        "print(*set(model.executed()))"
+    )
+    argv = [sys.executable, "-c", code, runtime, str(DATA / f"{name}.tflite")]
+    child = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert child.stdout.split() == [precision]
+
+
+@pytest.mark.parametrize(
+    ("types", "precision"),
+    [
+        (["float32", "float32"], "float32"),
+        (["float32", "int8"], "int8-dynamic"),
+        (["int16", "int8", "int64"], "int16x8"),
+        (["int8", "int4"], "int8"),
+    ],
+)
+def test_operands_of_two_types_have_a_name(types, precision):
+    assert worker.computed_in("CONV_2D", types) == precision
+    assert worker.computed_in("TRANSPOSE_CONV", ["int32", types[1], types[0]]) == precision
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflm"])
+def test_integers_are_stored_as_the_probabilities_that_they_stand_for(runtime, images, tmp_path):
+    require(runtime)
+    files = (DATA / "tiny-integers.tflite",)
+    answer = ask(device(runtime), files, do="predict", images=images, outputs=tmp_path / "out.npy")
+    found = np.load(tmp_path / "out.npy")
+    assert (answer["outputs"][0]["dtype"], found.dtype) == ("int8", np.float32)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=2 / 256)
+    assert (found * 256 == np.rint(found * 256)).all()
+
+
+def test_onnx_runtimes_profile_is_not_written_to_the_current_folder(onnx, tmp_path, monkeypatch):
+    (folder := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()  # nothing can be written to it
+    assert ask(device("onnxruntime"), (onnx,), do="describe")["executed_precision"] == "float32"
 
 
 def test_an_onnx_file_is_run_by_onnx_runtime_and_by_openvino(onnx):
@@ -230,3 +282,14 @@ def test_every_extra_that_a_runtime_names_exists():
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {runtime.extra for runtime in RUNTIMES.values()} <= set(extras)
+
+
+@pytest.mark.parametrize(("do", "key"), [("describe", "outputs"), ("bench", "latencies_ms"), ("graph", "operators")])
+def test_an_answer_without_what_was_asked_for_is_refused(do, key):
+    class Forgetful(Local):
+        def run(self, job, **limits):
+            ran = super().run(job, **limits)
+            return replace(ran, answer={name: value for name, value in ran.answer.items() if name != key})
+
+    with pytest.raises(DeviceError, match=rf"litert gave no {key} of tiny\.tflite"):
+        ask(Forgetful(device("litert").target), (DATA / "tiny.tflite",), do=do)
