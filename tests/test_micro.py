@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgecv import pipeline
+from edgecv.answers import measured_with
 from edgecv.artifact import digest_files
 from edgecv.bundle import problems
 from edgecv.config import locate
-from edgecv.devices import Local, ask, check_operators, open_device, reachable, setup_device
+from edgecv.devices import (
+    Local,
+    ask,
+    check_operators,
+    compiled,
+    edgetpu,
+    micro,
+    open_device,
+    reachable,
+    setup_device,
+    vela,
+)
 from edgecv.devices.compiled import run_compiler
 from edgecv.devices.edgetpu import read_mapping
 from edgecv.devices.micro import EthosU
@@ -33,6 +47,7 @@ from edgecv.listener import Listener
 from edgecv.report import render_table
 from edgecv.results import Results, Row
 from edgecv.target import Npu, Target, TargetLimits, load_target
+from tests.common import HERE, logits
 from tests.conftest import ROOT
 from tests.digits import write_digits
 
@@ -42,7 +57,12 @@ pytest.importorskip("ethosu.vela", reason="needs the extra micro")
 DATA = ROOT / "tests" / "data"
 INT8, FLOAT = DATA / "tiny-int8.tflite", DATA / "tiny.tflite"
 M7, ETHOS, CORAL = (load_target(locate(name, "targets")) for name in ("cortex-m7", "ethos-u55", "coral-edgetpu"))
-WORKER = "import sys; from edgecv import worker; worker.ARENA_BYTES = 2000; sys.exit(worker.main(sys.argv[1]))"
+WORKER = """
+import sys
+from edgecv import worker
+worker.ARENA_BYTES = int(sys.argv[1])
+sys.exit(worker.main(sys.argv[2]))
+"""
 
 
 def only(target: Target, file: Path = INT8) -> Row:
@@ -56,25 +76,9 @@ def only(target: Target, file: Path = INT8) -> Row:
 Answers = Callable[[Target, Path], NDArray[np.float32]]
 
 
-@pytest.fixture
-def answers(images: Path, tmp_path: Path) -> Answers:
-    """Probabilities that a target gives from a small file."""
-
-    def given(target: Target, file: Path) -> NDArray[np.float32]:
-        with open_device(target) as device:
-            ask(device, (file,), do="predict", images=images, outputs=tmp_path / "answers.npy")
-        return np.asarray(np.load(tmp_path / "answers.npy"), np.float32)
-
-    return given
-
-
 def test_tflm_gives_the_answers_of_litert_to_a_step_of_the_logits(answers: Answers) -> None:
-    here = Target(name="here", runtime="litert")
-    operators = ask(Local(here), (INT8,), do="graph")["operators"]
-    scale = next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8")
-    micro, litert = (np.log(answers(target, INT8)) / scale for target in (M7, here))
-    apart = np.rint(micro - micro[:, :1]) - np.rint(litert - litert[:, :1])  # softmax leaves differences alone
-    assert np.abs(apart).max() <= 2  # a step in either logit
+    micro, litert = (logits(answers(target, INT8), INT8) for target in (M7, HERE))
+    assert np.abs(np.rint(micro) - np.rint(litert)).max() <= 2  # a step in either logit
 
 
 def test_tflm_and_litert_see_the_same_graph() -> None:
@@ -102,13 +106,17 @@ def test_the_memory_limit_holds_the_arena() -> None:
     assert row.status == f"fail: arena {row.memory.arena_bytes:,} bytes (limit 2,000)"
 
 
-def test_too_small_an_arena_is_refused_with_what_is_missing(tmp_path: Path) -> None:
-    job, answer = tmp_path / "job.json", tmp_path / "answer.json"
-    files = [[str(INT8), digest_files(INT8)]]
+def run_in(arena_bytes: int, file: Path, folder: Path) -> dict[str, Any]:
+    """Run a file once by TFLM in an arena of that size; give the worker's answer."""
+    job, answer = folder / "job.json", folder / "answer.json"
     settings = {"runtime": "tflm", "accelerator": "cpu", "threads": 1, "precision": "default", "do": "describe"}
-    job.write_text(json.dumps({**settings, "files": files, "answer": str(answer)}))
-    subprocess.run([sys.executable, "-c", WORKER, str(job)], check=False)
-    assert "Failed to allocate" in json.loads(answer.read_text())["refused"]
+    job.write_text(json.dumps({**settings, "files": [[str(file), digest_files(file)]], "answer": str(answer)}))
+    subprocess.run([sys.executable, "-c", WORKER, str(arena_bytes), str(job)], check=False)
+    return dict(json.loads(answer.read_text()))
+
+
+def test_too_small_an_arena_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    assert "Failed to allocate" in run_in(2000, INT8, tmp_path)["refused"]
 
 
 def test_an_operator_that_tflm_can_not_run_is_named() -> None:
@@ -300,6 +308,41 @@ def test_with_googles_compiler_what_it_maps_decides(
     assert [one.layer for one in row.skipped] == (["SOFTMAX"] if status.startswith("Mapped") else [])
 
 
+def test_a_compiler_that_ends_well_without_its_file_takes_down_only_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = PROGRAM.replace("{status}", "Mapped to Edge TPU").splitlines()
+    (tmp_path / "edgetpu_compiler").write_text("\n".join(line for line in lines if "made" not in line))
+    (tmp_path / "edgetpu_compiler").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert only(CORAL).status == "fail: the compiler ended without its file: none"
+
+
+def test_what_is_kept_of_the_edge_tpu_holds_for_its_compilers_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edgetpu_compiler").write_text(PROGRAM)
+    (tmp_path / "edgetpu_compiler").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with open_device(CORAL) as device:
+        assert measured_with(device)["edgetpu_compiler"] == "16.0.384591198"
+    monkeypatch.setenv("PATH", "/nowhere")
+    with open_device(CORAL) as device:
+        assert "edgetpu_compiler" not in measured_with(device)
+
+
+@pytest.mark.parametrize(("target", "file"), [(ETHOS, vela), (CORAL, edgetpu), (ETHOS, compiled), (M7, micro)])
+def test_what_is_kept_holds_for_the_code_that_made_the_figures(
+    target: Target, file: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed(*paths: Path) -> str:
+        return " ".join(path.name for path in paths)
+
+    monkeypatch.setattr(micro, "digest_files", hashed)
+    with open_device(target) as device:
+        assert Path(str(file.__file__)).name in measured_with(device)["device"].split()
+
+
 # Targets and runs
 
 
@@ -432,3 +475,27 @@ def test_what_the_npus_compiler_made_lies_in_its_bundle(bundles: dict[str, Path]
     compiled = bundles["ethos-u55"] / "model_vela.tflite"
     assert compiled.read_bytes() == (done[1] / "models" / "int8-ethos-u55_vela.tflite").read_bytes()
     assert problems(str(bundles["ethos-u55"])) == []
+
+
+@pytest.mark.parametrize("target", ["cortex-m7", "ethos-u55"])
+def test_a_bundles_c_app_sets_aside_what_its_own_model_needs(
+    bundles: dict[str, Path], target: str, tmp_path: Path
+) -> None:
+    told = re.search(r"MODEL_ARENA_BYTES (\d+)", (bundles[target] / "app" / "c" / "model.h").read_text())
+    assert told is not None
+    model = bundles[target] / "model.tflite"
+    assert run_in(int(told[1]), model, tmp_path)["arena_bytes"] == int(told[1])
+    assert "refused" in run_in(int(told[1]) - 1000, model, tmp_path)
+
+
+@pytest.mark.parametrize("target", ["cortex-m7", "ethos-u55"])
+def test_a_microcontrollers_card_names_what_its_bundle_holds(bundles: dict[str, Path], target: str) -> None:
+    named = set(re.findall(r"app/[\w./-]*\w", (bundles[target] / "card.md").read_text()))
+    assert "app/c/README.md" in named
+    assert all((bundles[target] / path).exists() for path in named)
+
+
+def test_the_card_for_an_npu_says_that_the_app_does_not_run_there(bundles: dict[str, Path]) -> None:
+    text = "The apps run it on the CPU, not on the Ethos-U55-128 that it is for."
+    assert text in (bundles["ethos-u55"] / "card.md").read_text()
+    assert "The apps run it on the CPU" not in (bundles["cortex-m7"] / "card.md").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from edgecv.errors import DeviceError
 from edgecv.isolate import Child, run_child
 from edgecv.target import Target
 
-__all__ = ["Compiled", "run_compiler", "scratch"]
+__all__ = ["Compiled", "Compiler", "run_compiler", "scratch", "written"]
 
 # Becomes the compiler after the file was hashed: WORKER MEMORY_BYTES FILE SHA256 COMMAND...
 CHILD = """
@@ -41,6 +41,19 @@ class Compiled:
     sram_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class Compiler:
+    """An accelerator's compiler: its name, the suffix of its files, and how to ask its version and compile a file.
+
+    `version` raises a MissingError where it is not installed; `compile` takes a file, its SHA-256 and the target.
+    """
+
+    name: str
+    suffix: str
+    version: Callable[[], str]
+    compile: Callable[[Path, str, Target], Compiled]
+
+
 def run_compiler(command: Sequence[str], file: Path, digest: str, target: Target) -> Child:
     """Run a compiler on a file that must have the SHA-256 `digest`, within the target's memory and time.
 
@@ -58,6 +71,18 @@ def run_compiler(command: Sequence[str], file: Path, digest: str, target: Target
         last = (child.stderr.strip() or child.stdout.strip()).splitlines()[-1:] or ["no message"]
         raise DeviceError(f"{target.name}: its compiler {child.problem} on {file.name}", got=last[0][:300])
     return child
+
+
+def written(folder: Path, pattern: str) -> Path:
+    """Find the one file that a compiler wrote for a pattern.
+
+    Raises:
+        DeviceError: it wrote none, though it ended well, or several.
+    """
+    found = [path.name for path in sorted(folder.glob(pattern))]
+    if len(found) != 1:
+        raise DeviceError("the compiler ended without its file", got=", ".join(found) or "none", expected=pattern)
+    return folder / found[0]
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from edgecv.devices.compiled import Compiled, run_compiler, scratch
+from edgecv.devices.compiled import Compiled, run_compiler, scratch, written
 from edgecv.errors import DeviceError, MissingError
 from edgecv.isolate import run_child
 from edgecv.target import Target
@@ -47,8 +47,7 @@ def compile_edgetpu(file: Path, digest: str, target: Target) -> Compiled:
         if not mapped:
             why = ", ".join(kind for kind, _ in left) or "it lists none"
             raise DeviceError(f"no operator runs on the Edge TPU ({why})")
-        (compiled,) = Path(name).glob("*_edgetpu.tflite")
-        return Compiled(compiled.read_bytes(), left)
+        return Compiled(written(Path(name), "*_edgetpu.tflite").read_bytes(), left)
 
 
 def read_mapping(said: str) -> tuple[int, tuple[tuple[str, str], ...]]:

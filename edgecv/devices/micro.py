@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgecv.devices.compiled import Compiled
+from edgecv.artifact import digest_files
+from edgecv.devices import compiled
+from edgecv.devices.compiled import Compiled, Compiler
 from edgecv.devices.device import Facts, Ran
 from edgecv.devices.edgetpu import compile_edgetpu, edgetpu_version
 from edgecv.devices.local import Local
 from edgecv.devices.vela import compile_vela, vela_version
+from edgecv.errors import MissingError
 from edgecv.target import Target
 
 __all__ = ["Compiling", "EdgeTpu", "EthosU", "Micro", "reference"]
@@ -27,7 +32,12 @@ class Micro(Local):
 
     def _asked(self) -> Facts:
         facts = super()._asked()
-        return replace(facts, machine={**facts.machine, "cpu": f"none: {self.kernels}, on {facts.machine['cpu']}"})
+        machine = {**facts.machine, "cpu": f"{self.kernels}, on {facts.machine['cpu']}"}
+        return replace(facts, machine=machine, code=digest_files(*self.code()))
+
+    def code(self) -> tuple[Path, ...]:
+        """List the modules that make a file's figures of what the worker answers."""
+        return (Path(__file__),)
 
     def run(self, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
         """Run the worker in a child process; of a bench, give what the file costs there."""
@@ -44,21 +54,23 @@ class Micro(Local):
 
 
 class Compiling(Micro):
-    """An accelerator with a compiler of its own. `suffix`: how its files are named."""
+    """An accelerator with a compiler of its own."""
 
-    suffix: str
+    compiler: Compiler
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._compiled: dict[str, Compiled] = {}
 
-    def compiler(self) -> dict[str, str]:
-        """Give the compiler's name and version.
+    def _asked(self) -> Facts:
+        facts, versions = super()._asked(), {}
+        with contextlib.suppress(MissingError):
+            versions[self.compiler.name] = self.compiler.version()
+        return replace(facts, versions={**facts.versions, **versions})
 
-        Raises:
-            MissingError: it is not installed.
-        """
-        raise NotImplementedError
+    def code(self) -> tuple[Path, ...]:
+        """Add those that read what the compiler says."""
+        return (*super().code(), Path(compiled.__file__), Path(inspect.getfile(self.compiler.compile)))
 
     def made(self, file: Path, digest: str) -> Compiled:
         """Compile a file, once for the same bytes.
@@ -68,11 +80,8 @@ class Compiling(Micro):
             DeviceError: it refused the file, or leaves all of it to the CPU.
         """
         if digest not in self._compiled:
-            self._compiled[digest] = self._make(file, digest)
+            self._compiled[digest] = self.compiler.compile(file, digest, self.target)
         return self._compiled[digest]
-
-    def _make(self, file: Path, digest: str) -> Compiled:
-        raise NotImplementedError
 
     def cost(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Give the compiler's estimates, the size of its file, and what it leaves to the CPU."""
@@ -90,11 +99,11 @@ class EthosU(Compiling):
     optimised operators against that of the corresponding TensorFlow Lite reference kernels".
     """
 
-    suffix = "_vela.tflite"
+    compiler = Compiler("ethos-u-vela", "_vela.tflite", vela_version, compile_vela)
 
     def _asked(self) -> Facts:
-        facts = super()._asked()
-        return replace(facts, versions={**facts.versions, **self.compiler()}, timing="estimated")
+        self.compiler.version()  # without it there are no figures
+        return replace(super()._asked(), timing="estimated")
 
     def run(self, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
         """Compile the file first: one that the NPU runs nothing of is not this device's."""
@@ -103,26 +112,12 @@ class EthosU(Compiling):
             self.made(Path(file), digest)
         return super().run(job, timeout_seconds=timeout_seconds)
 
-    def compiler(self) -> dict[str, str]:
-        """Give the compiler's name and version."""
-        return {"ethos-u-vela": vela_version()}
-
-    def _make(self, file: Path, digest: str) -> Compiled:
-        return compile_vela(file, digest, self.target)
-
 
 class EdgeTpu(Compiling):
     """Coral's Edge TPU: LiteRT's kernels give the file's outputs; without its compiler there is no more."""
 
-    suffix = "_edgetpu.tflite"
+    compiler = Compiler("edgetpu_compiler", "_edgetpu.tflite", edgetpu_version, compile_edgetpu)
     kernels = "LiteRT's kernels"
-
-    def compiler(self) -> dict[str, str]:
-        """Give the compiler's name and version."""
-        return {"edgetpu_compiler": edgetpu_version()}
-
-    def _make(self, file: Path, digest: str) -> Compiled:
-        return compile_edgetpu(file, digest, self.target)
 
 
 def reference(target: Target) -> Micro:

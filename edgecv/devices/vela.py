@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from edgecv.devices.compiled import Compiled, run_compiler, scratch
+from edgecv.devices.compiled import Compiled, run_compiler, scratch, written
 from edgecv.errors import DeviceError, MissingError
 from edgecv.extras import install_command
 from edgecv.target import Target
@@ -53,10 +53,8 @@ def compile_vela(file: Path, digest: str, target: Target) -> Compiled:
             kinds = ", ".join(sorted({kind for kind, _ in left})[:8])
             why = f"{len(left)} stay on the CPU: {kinds}"
             raise DeviceError(f"no operator runs on the {target.accelerator.title()} ({why})")
-        (summary,) = folder.glob("*_summary_*.csv")
-        latency_ms, sram_bytes = read_summary(summary.read_text())
-        (compiled,) = folder.glob("*_vela.tflite")
-        return Compiled(compiled.read_bytes(), left, latency_ms, sram_bytes)
+        latency_ms, sram_bytes = read_summary(written(folder, "*_summary_*.csv").read_text())
+        return Compiled(written(folder, "*_vela.tflite").read_bytes(), left, latency_ms, sram_bytes)
 
 
 def _command(target: Target) -> list[str]:
