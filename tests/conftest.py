@@ -26,6 +26,7 @@ def _own_store(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's store, runs in the middle of a kill test, or sees the user's terminal."""
     monkeypatch.setenv("EDGECV_STORE", str(tmp_path_factory.mktemp("store")))
     monkeypatch.setenv("ADB_SERVER_SOCKET", "localfilesystem:/nowhere/adb")  # adb leaves no server behind a test
+    monkeypatch.setenv("no_proxy", "127.0.0.1", prepend=",")  # a test's own server is reached behind a proxy too
     for name in ("EDGECV_KILL_AT", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
@@ -42,6 +43,21 @@ def images(tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.random.default_rng(1).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8))
     return path
+
+
+@pytest.fixture
+def answers(images, tmp_path):
+    """Probabilities that a target gives for the images from a small file."""
+    from edgecv.devices import ask, open_device
+
+    def given(target, name):
+        with open_device(target) as device:
+            ask(
+                device, (ROOT / "tests" / "data" / name,), do="predict", images=images, outputs=tmp_path / "answers.npy"
+            )
+        return np.load(tmp_path / "answers.npy")
+
+    return given
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import socket
 import subprocess
@@ -40,12 +41,15 @@ class Board:
 
     def cut(self) -> None:
         """Kill the connections, as a cable that is pulled does."""
-        found = 0
-        while not found:
-            for one in psutil.process_iter(["name", "ppid"]):
-                if one.info["name"] == "sshd" and one.info["ppid"] == self.server.pid:
+        for _ in range(600):
+            ends = self.server.children()  # one a connection
+            for one in ends:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
-                    found += 1
+            if ends:
+                return
+            time.sleep(0.05)
+        raise TimeoutError("there is no connection to cut")
 
     def end(self) -> None:
         """Kill the server and its connections, as a board that loses its power does."""
@@ -82,7 +86,8 @@ def serve(place: Path) -> Iterator[Board]:
         f"Host board\n HostName 127.0.0.1\n Port {port}\n IdentityFile {place}/user\n IdentitiesOnly yes\n"
         f" UserKnownHostsFile {place}/known\n GlobalKnownHostsFile none\n"
     )
-    Path("/run/sshd").mkdir(exist_ok=True)  # where it parts from its rights, when root runs it
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it parts from its rights
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", place / "sshd"], stderr=subprocess.DEVNULL)
     try:
         _wait(port)

@@ -7,11 +7,11 @@ import hashlib
 import http.server
 import os
 import shutil
+import signal
 import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
 from edgecv.files import bench
 from edgecv.measure import Subject, measure
 from edgecv.target import Measure, Target, Tool
+from tests.common import until
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
@@ -139,14 +140,17 @@ def test_a_phone_says_what_it_is_without_its_serial(phone: Phone, target: Made) 
 
 
 @needs_adbd
-def test_a_phone_gives_the_answers_of_this_machine(phone: Phone, target: Made, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "precision"), [("tiny.tflite", "float32"), ("tiny-integers.tflite", "int8")])
+def test_a_phone_gives_the_answers_of_this_machine(
+    name: str, precision: str, phone: Phone, target: Made, images: Path, tmp_path: Path
+) -> None:
     np.save(tmp_path / "few.npy", np.load(images)[:3])
     (tmp_path / "few.npy").rename(tmp_path / "few")  # as the store has it
     for device in (Adb(target()), Local(target(transport="local"))):
         outputs = tmp_path / f"{type(device).__name__}.npy"
-        found = ask(device, (TINY,), do="predict", images=tmp_path / "few", outputs=outputs)
+        found = ask(device, (DATA / name,), do="predict", images=tmp_path / "few", outputs=outputs)
         device.release()
-        assert found["executed_precision"] == ("float32" if isinstance(device, Local) else None)
+        assert found["executed_precision"] == (precision if isinstance(device, Local) else None)
     np.testing.assert_array_equal(np.load(tmp_path / "Adb.npy"), np.load(tmp_path / "Local.npy"))
 
 
@@ -222,14 +226,6 @@ def running(word: str) -> list[psutil.Process]:
     """Find the stand-ins that were called with a flag."""
     found = psutil.process_iter(["cmdline"])
     return [one for one in found if word in (one.info["cmdline"] or ()) and "-IB" in (one.info["cmdline"] or ())]
-
-
-def until(true: Callable[[], object]) -> None:
-    for _ in range(600):
-        if true():
-            return
-        time.sleep(0.05)
-    raise TimeoutError("it did not come about in 30 s")
 
 
 @needs_adbd
@@ -350,6 +346,69 @@ def test_a_folder_that_can_not_be_written_is_said(phone: Phone, target: Made, mo
 
 
 @needs_adbd
+def test_a_copy_that_hangs_loses_the_phone_and_is_not_tried_again(
+    phone: Phone, target: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_device(target()) as device:
+        device.facts()
+        monkeypatch.setattr(bridge, "COPY_SECONDS", 1.0)
+        assert phone.adbd
+        phone.adbd.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(ReachError, match="was lost") as caught:
+                device.bridge.push(TINY, "/nowhere")
+        finally:
+            phone.adbd.send_signal(signal.SIGCONT)
+    assert caught.value.got == "hung: no answer in 1 s"
+
+
+@needs_adbd
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the files of another process")
+def test_a_phone_that_sends_more_than_it_should_is_cut_off(phone: Phone, target: Made, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(3_000_000))
+    with open_device(target()) as device:
+        device.facts()
+        with pytest.raises(DeviceError) as caught:
+            device.bridge.pull(str(tmp_path / "large"), tmp_path / "here", file_bytes=1_000_000)
+    assert caught.value.got == "sent more than 1000000 bytes"
+    assert (tmp_path / "here").stat().st_size == 1_000_000
+
+
+@needs_adbd
+def test_a_suffix_that_a_shell_would_take_for_more_runs_nothing_there(
+    phone: Phone, target: Made, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.tflite;cd $HOME;touch pwned"
+    file.write_bytes(TINY.read_bytes())
+    with open_device(target()) as device:
+        (there,) = device.push((file,))
+    assert Path(there).read_bytes() == TINY.read_bytes()
+    assert "pwned" not in there
+
+
+@needs_adbd
+def test_folders_that_could_not_be_made_are_made_later(phone: Phone, target: Made, tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    with open_device(target()) as device:
+        with pytest.raises(DeviceError, match="can't keep files"):
+            device.push((TINY,))
+        (tmp_path / "there").unlink()
+        (there,) = device.push((TINY,))
+    assert Path(there).read_bytes() == TINY.read_bytes()
+
+
+@needs_adbd
+def test_a_model_that_could_not_be_read_here_is_read_again(phone: Phone, target: Made) -> None:
+    with open_device(target()) as device:
+        device.facts()
+        device.target = target(measure=Measure(timeout_seconds=0.01))
+        with pytest.raises(DeviceError, match="hung"):
+            ask(device, (TINY,), do="describe")
+        device.target = target()
+        assert ask(device, (TINY,), do="describe")["inputs"]
+
+
+@needs_adbd
 def test_of_two_devices_one_must_be_named(phone: Phone, target: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reachable(target()).startswith("ready (benchmark_model ")
     subprocess.run(["adb", "connect", "127.0.0.1:5555"], capture_output=True, check=True)
@@ -400,6 +459,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
     [
         ("", "no device is attached", "USB debugging"),
         ("R58\tunauthorized\n", "R58 does not trust this computer", "accept the dialog on the phone"),
+        ("R58\tconnecting\n", "R58 is being connected", "wait a moment"),
         ("R58\toffline\n", "R58 is offline", "adb reconnect offline"),
         ("R58\tno permissions (user in plugdev group)\n", "may not be opened", "android-sdk-platform-tools-common"),
         ("R58\trecovery\n", "does not run Android now", "restart it"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -10,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,19 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
+from edgecv.artifact import digest_files
 from edgecv.config import locate
-from edgecv.devices import Device, Local, ask, open_device, reachable, setup_device
+from edgecv.devices import Device, Local, ask, browser, open_device, reachable, setup_device
 from edgecv.devices.served import served
 from edgecv.errors import DeviceError, MissingError
 from edgecv.target import Measure, Target, load_target
+from tests.common import HERE, logits, until
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
+INT8 = DATA / "tiny-int8.tflite"
 TARGET = load_target(locate("browser", "targets")).model_copy(update={"measure": Measure(seconds=0.1)})
 GPU = TARGET.model_copy(update={"accelerator": "gpu"})
-HERE = Target(name="here", runtime="litert")
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +61,45 @@ def predicted(device: Device, name: str, images: Path, place: Path) -> NDArray[n
 
 def processes(word: str) -> list[psutil.Process]:
     """Those of browsers whose command line holds a word."""
-    running = psutil.process_iter(["cmdline"])
-    return [one for one in running if word in " ".join(one.info["cmdline"] or ()) and "chrom" in one.name()]
+    running = psutil.process_iter(["cmdline", "name"])
+    return [one for one in running if word in " ".join(one.info["cmdline"] or ()) and "chrom" in one.info["name"]]
 
 
 def test_int8_logits_are_those_of_pythons_runtime_to_the_bit(device: Device, digits: Path, tmp_path: Path) -> None:
-    operators = ask(Local(HERE), (DATA / "tiny-int8.tflite",), do="graph")["operators"]
-    scale = next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8")
-    found = (predicted(one, "tiny-int8.tflite", digits, tmp_path) for one in (device, Local(HERE)))
-    page, python = (np.log(outputs) / scale for outputs in found)
-    steps = [np.rint(logits - logits[:, :1]) for logits in (page, python)]  # softmax, in float32, leaves these alone
-    np.testing.assert_array_equal(*steps)
-    np.testing.assert_allclose(page - page[:, :1], steps[0], atol=1e-3)
+    found = (predicted(one, INT8.name, digits, tmp_path) for one in (device, Local(HERE)))
+    page, python = (logits(outputs, INT8) for outputs in found)
+    np.testing.assert_array_equal(np.rint(page), np.rint(python))
+    np.testing.assert_allclose(page, np.rint(page), atol=1e-3)
 
 
 def test_float_outputs_are_those_of_pythons_runtime(device: Device, digits: Path, tmp_path: Path) -> None:
     page, python = (predicted(one, "tiny.tflite", digits, tmp_path) for one in (device, Local(HERE)))
     np.testing.assert_allclose(page, python, atol=1e-5)
+
+
+def test_integers_are_the_probabilities_that_they_stand_for(device: Device, images: Path, tmp_path: Path) -> None:
+    page, python = (predicted(one, "tiny-bytes.tflite", images, tmp_path) for one in (device, Local(HERE)))
+    np.testing.assert_allclose(page, python, atol=1e-6)
+    np.testing.assert_allclose(page.sum(axis=1), 1, atol=2 / 256)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "what"),
+    [
+        ('fetch("outputs"', 'fetch("nowhere"', "refused tiny.tflite"),
+        ("output_shape: [count,", "output_shape: [count + 1,", "the page left other outputs than it tells"),
+    ],
+)
+def test_outputs_that_did_not_arrive_whole_are_refused(
+    own: str, other: str, what: str, device: Device, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (browser.PAGE / "page.js").read_text()
+    assert own in text
+    (tmp_path / "page.js").write_text(text.replace(own, other))
+    monkeypatch.setattr(browser, "_OURS", (browser.PAGE / "index.html", tmp_path / "page.js"))
+    with pytest.raises(DeviceError, match=what):
+        predicted(device, "tiny.tflite", images, tmp_path)
+    assert not (tmp_path / "outputs.npy").exists()
 
 
 def test_two_threads_give_the_same(device: Device, digits: Path, tmp_path: Path) -> None:
@@ -87,6 +113,8 @@ def test_it_says_what_it_is(device: Device) -> None:
     assert set(facts.versions) == {"chromium", "@litertjs/core"}
     assert (facts.timing, facts.machine["accelerator"]) == ("measured", "wasm")
     assert facts.machine["cpu"] == Local(HERE).facts().machine["cpu"]
+    own = [Path(browser.__file__).with_name(name) for name in ("chromium.py", "browser.py")]
+    assert facts.code == digest_files(browser.PAGE / "index.html", browser.PAGE / "page.js", *own)
     assert device.lock == Local.lock
 
 
@@ -161,7 +189,7 @@ def test_a_page_that_hangs_is_ended_and_nothing_of_its_browser_stays(device: Dev
 
 def is_busy_page(process: psutil.Process) -> bool:
     try:
-        return "--type=renderer" in process.cmdline() and process.cpu_times().user > 0.5
+        return "--type=renderer" in process.cmdline() and process.cpu_times().user > 2.0  # not one that has just begun
     except psutil.Error:  # it has ended
         return False
 
@@ -182,13 +210,6 @@ def test_a_page_that_crashes_is_told(device: Device, profiles: str) -> None:
             ask(opened, (DATA / "tiny.tflite",), do="bench")
     assert "crashed" in caught.value.got
     assert processes(profiles) == []
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_killed_run_leaves_no_browser(device: Device, profiles: str) -> None:
@@ -242,3 +263,17 @@ def test_only_who_knows_the_path_reads_or_leaves_anything() -> None:
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{root}outputs", data=b"x")
     assert (server.server_address[0], server.posted) == ("127.0.0.1", {})
+
+
+@pytest.mark.parametrize("length", ["12", "many"])
+def test_a_page_that_is_ended_in_a_request_says_nothing_to_the_user(
+    length: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="edgecv")
+    with served({}, places=("outputs",)) as server:
+        with socket.create_connection(server.server_address) as page:
+            page.sendall(f"POST /{server.token}/outputs HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode())
+            page.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends at once
+        until(lambda: caplog.records)
+    assert [one.message for one in caplog.records] == ["a request broke off"]
+    assert capsys.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from edgecv.config import locate
-from edgecv.devices import Local, ask, open_device, reachable, setup_device
+from edgecv.devices import Facts, Local, ask, elsewhere, open_device, reachable, setup_device, warned
 from edgecv.devices.emulator import emulator
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.files import bench
 from edgecv.target import Target, load_target
+from tests.common import HERE, logits
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
-HERE = Target(name="here", runtime="litert")
+INT8 = DATA / "tiny-int8.tflite"
 TARGET = load_target(locate("arm64-emulated", "targets"))
 needs_emulator = pytest.mark.skipif(emulator("aarch64").version() is None, reason="make emulator was not run")
 
@@ -35,26 +37,11 @@ def test_it_is_a_processor_of_its_own() -> None:
 Answers = Callable[[Target, str], NDArray[np.float32]]
 
 
-@pytest.fixture
-def answers(images: Path, tmp_path: Path) -> Answers:
-    """Probabilities that a target gives from a small file."""
-
-    def given(target: Target, name: str) -> NDArray[np.float32]:
-        with open_device(target) as device:
-            ask(device, (DATA / name,), do="predict", images=images, outputs=tmp_path / "answers.npy")
-        return np.asarray(np.load(tmp_path / "answers.npy"), np.float32)
-
-    return given
-
-
 @needs_emulator
 def test_int8_logits_are_those_of_x86_to_the_bit(answers: Answers) -> None:
-    operators = ask(Local(HERE), (DATA / "tiny-int8.tflite",), do="graph")["operators"]
-    scale = next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8")
-    arm, x86 = (np.log(answers(target, "tiny-int8.tflite")) / scale for target in (TARGET, HERE))
-    steps = [np.rint(logits - logits[:, :1]) for logits in (arm, x86)]  # softmax, in float32, leaves differences alone
-    np.testing.assert_array_equal(*steps)
-    np.testing.assert_allclose(arm - arm[:, :1], steps[0], atol=1e-3)
+    arm, x86 = (logits(answers(target, INT8.name), INT8) for target in (TARGET, HERE))
+    np.testing.assert_array_equal(np.rint(arm), np.rint(x86))
+    np.testing.assert_allclose(arm, np.rint(arm), atol=1e-3)
 
 
 @pytest.mark.skipif(emulator("armv7l").version() is None, reason="make emulator was not run")
@@ -99,6 +86,55 @@ def test_a_qemu_that_crashes_on_the_runtime_is_refused(tmp_path: Path, monkeypat
     with open_device(TARGET) as device, pytest.raises(MissingError) as caught:
         device.facts()
     assert (caught.value.got, caught.value.expected) == ("qemu 7.2.18", "qemu 10 or newer")
+
+
+# Stands for a qemu that runs a broken sysroot: the worker starts there, and refuses.
+REFUSING = """#!{python}
+import json, sys
+if sys.argv[1] == "--version":
+    sys.exit(print("qemu-aarch64 version 10.0.13"))
+with open(sys.argv[-1]) as file:
+    job = json.load(file)
+with open(job["answer"], "w") as file:
+    json.dump({{"refused": "OSError: libz.so.1: wrong ELF class"}}, file)
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECV_EMULATORS", str(tmp_path))
+    program = emulator("aarch64").qemu
+    program.parent.mkdir(parents=True)
+    program.write_text(REFUSING.format(python=sys.executable))
+    program.chmod(0o755)
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_worker_that_refuses_there_is_told_with_its_reason() -> None:
+    assert reachable(TARGET) == "fail: arm64-emulated does not run the worker: OSError: libz.so.1: wrong ELF class"
+
+
+@pytest.mark.usefixtures("refusing")
+def test_what_does_not_run_the_worker_is_set_up_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingError, match="there is no apt-get"):
+        list(setup_device(TARGET))
+
+
+def test_a_device_that_was_not_there_is_not_asked_again() -> None:
+    asked = []
+
+    class Hung(Local):
+        def _asked(self) -> Facts:
+            asked.append(self.target.name)
+            raise DeviceError("hung: no answer in 60 s")
+
+    device = Hung(HERE.model_copy(update={"accelerator": "gpu"}))
+    assert (elsewhere([device]), warned([device])) == ({}, [])
+    with pytest.raises(DeviceError, match="hung"):
+        device.facts()
+    assert asked == ["here"]
 
 
 def test_a_download_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

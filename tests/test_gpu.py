@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecv import host
 from edgecv.answers import measured_with
 from edgecv.config import locate
-from edgecv.devices import Local, ask, elsewhere, open_device, reachable
+from edgecv.devices import Local, ask, elsewhere, reachable
 from edgecv.devices.accelerator import accelerated
 from edgecv.devices.device import Facts, Ran
 from edgecv.errors import ConfigError, DeviceError, MissingError
@@ -22,11 +22,12 @@ from edgecv.files import bench
 from edgecv.isolate import Child
 from edgecv.runtimes import model_files
 from edgecv.target import Measure, Target, load_target
+from tests.common import HERE, logits, scale
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
+INT8 = DATA / "tiny-int8.tflite"
 SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
-HERE = Target(name="here", runtime="litert")
 GPU, INTEL_GPU, INTEL_NPU = (load_target(locate(name, "targets")) for name in ("linux-gpu", "intel-gpu", "intel-npu"))
 Answers = Callable[[Target, str], NDArray[np.float32]]
 
@@ -50,7 +51,7 @@ def _software_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs of 20 handwritten digits, as the small models take them."""
     from sklearn.datasets import load_digits
 
@@ -58,18 +59,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("digits") / "images.npy"
     np.save(path, np.repeat(grey[..., None], 3, axis=3))
     return path
-
-
-@pytest.fixture
-def answers(digits: Path, tmp_path: Path) -> Answers:
-    """Probabilities that a target gives for the digits from a small file."""
-
-    def given(target: Target, name: str) -> NDArray[np.float32]:
-        with open_device(target) as device:
-            ask(device, (DATA / name,), do="predict", images=digits, outputs=tmp_path / "answers.npy")
-        return np.asarray(np.load(tmp_path / "answers.npy"), np.float32)
-
-    return given
 
 
 @needs_gpu
@@ -80,13 +69,17 @@ def test_a_float32_file_answers_on_the_gpu_as_on_the_cpu(answers: Answers, name:
 
 @needs_gpu
 def test_an_int8_file_is_computed_in_float32_and_rounded_to_the_same_steps(answers: Answers) -> None:
-    operators = ask(Local(HERE), (DATA / "tiny-int8.tflite",), do="graph")["operators"]
-    scale = next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8")
-    given = answers(GPU, "tiny-int8.tflite")
-    logits = np.log(given) / scale
-    steps = np.rint(logits - logits[:, :1])
-    np.testing.assert_allclose(logits - logits[:, :1], steps, atol=1e-2)
-    np.testing.assert_allclose(given, answers(HERE, "tiny-int8.tflite"), atol=2 * scale)
+    given = answers(GPU, INT8.name)
+    np.testing.assert_allclose(logits(given, INT8), np.rint(logits(given, INT8)), atol=1e-2)
+    np.testing.assert_allclose(given, answers(HERE, INT8.name), atol=2 * scale(INT8))
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["tiny-integers.tflite", "tiny-bytes.tflite"])
+def test_integers_are_the_probabilities_that_they_stand_for(answers: Answers, name: str) -> None:
+    given = answers(GPU, name)
+    np.testing.assert_allclose(given.sum(axis=1), 1, atol=3 / 256)
+    np.testing.assert_allclose(given, answers(HERE, name), atol=2 / 256)
 
 
 @needs_gpu

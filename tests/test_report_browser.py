@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgecv.devices.browser import chromium_here
 from edgecv.report import render_html
 from tests.sample_results import sample, sample_causes, sample_measurements
 
@@ -25,7 +25,7 @@ _FLAGS = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = chromium_here()
     if path is None:
         pytest.skip("chromium is not installed")
     with sync_api.sync_playwright() as playwright:

@@ -19,11 +19,13 @@ import pytest
 from edgecv import host
 from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
 from edgecv.devices.setup import packages_for
+from edgecv.devices.shell import Shell
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
 from edgecv.files import bench
 from edgecv.measure import Subject, measure
 from edgecv.runtimes import model_files
 from edgecv.target import Measure, Target
+from tests.common import until
 from tests.conftest import ROOT
 from tests.sshd import INSTALLED, Board, give_python, programs, serve
 
@@ -132,11 +134,11 @@ def test_a_worker_ends_where_nobody_waits_for_it(board: Board) -> None:
     code = "from tests.test_ssh import *; ask(Ssh(target(measure=Measure(warmup_seconds=60.0))), (TINY,), do='bench')"
     asking = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
-        _until(lambda: _workers(board))
+        until(lambda: _workers(board))
     finally:
         asking.kill()
         asking.wait()
-    _until(lambda: not _workers(board))
+    until(lambda: not _workers(board))
 
 
 def _workers(board: Board) -> list[psutil.Process]:
@@ -146,14 +148,6 @@ def _workers(board: Board) -> list[psutil.Process]:
     return [
         one for one in found if (one.info["cwd"] or "").startswith(sessions) and "-B" in (one.info["cmdline"] or ())
     ]
-
-
-def _until(true: Callable[[], object]) -> None:
-    for _ in range(300):
-        if true():
-            return
-        time.sleep(0.1)
-    raise TimeoutError("it did not come about in 30 s")
 
 
 def test_two_machines_that_share_a_board_run_on_it_in_turn(board: Board) -> None:
@@ -229,6 +223,8 @@ def test_a_changed_key_is_refused_and_no_command_overwrites_it(board: Board, tmp
         ("IdentityFile /dev/null", "does not let this user in", "ssh-copy-id board"),
         ("HostName nowhere.invalid", "there is no host board", "~/.ssh/config"),
         ("Port 1", "runs no ssh server there", "sshd"),
+        ("HostKeyAlgorithms rsa-sha2-512", "offers only what this ssh refuses", "HostKeyAlgorithms"),
+        ("KexAlgorithms diffie-hellman-group1-sha1", "offers only what this ssh refuses", "KexAlgorithms"),
     ],
 )
 def test_a_host_that_is_not_reached_says_why_and_what_to_do(line: str, what: str, fix: str, board: Board) -> None:
@@ -326,3 +322,189 @@ def test_a_32_bit_system_gets_the_runtime_that_it_has_wheels_of_and_the_numpy_th
     found = [packages_for(target(runtime=name), bits=bits) for name, bits in (("litert", "32"), ("litert", "64"))]
     assert found == [("tflite-runtime==2.14.0", "numpy<2"), ("ai-edge-litert", "numpy")]
     assert packages_for(target(runtime="openvino"), bits="32") == ("openvino", "numpy")
+
+
+@pytest.fixture
+def old_scp(board: Board, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Make scp speak the protocol that it had before OpenSSH 9, and run a command first there, once."""
+    (tmp_path / "bin/scp").write_text(f'#!/bin/sh\nexec /usr/bin/scp -O -F {board.config} "$@"\n')
+    there, began = board.home / "bin/scp", board.home / "began"
+    there.parent.mkdir(exist_ok=True)
+
+    def first(command: str) -> None:
+        there.write_text(f'#!/bin/sh\nif [ ! -e began ]; then touch began; {command}; fi\nexec /usr/bin/scp "$@"\n')
+        there.chmod(0o755)
+
+    yield first
+    there.unlink()
+    began.unlink()
+
+
+@pytest.mark.parametrize("to_there", [True, False])
+def test_a_copy_that_an_old_scp_lost_is_made_again(
+    to_there: bool, board: Board, old_scp: Callable[[str], None], tmp_path: Path
+) -> None:
+    old_scp("sleep 20")
+    shell, here = Shell("board", "board"), tmp_path / "here"
+    here.write_text("here")
+    (board.home / "there").write_text("there")
+    cut = threading.Thread(target=lambda: (until((board.home / "began").exists), board.cut()))
+    cut.start()
+    shell.copy(*((str(here), shell.there("there")) if to_there else (shell.there("there"), str(here))))
+    cut.join()
+    shell.close(last="true")
+    assert here.read_text() == (board.home / "there").read_text()
+
+
+def test_a_copy_that_hangs_loses_the_board_and_is_not_tried_again(
+    board: Board, old_scp: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecv.devices.shell.COPY_SECONDS", 2.0)
+    old_scp("sleep 20")
+    with open_device(target()) as device, pytest.raises(ReachError) as caught:
+        device.facts()
+    assert caught.value.got == "hung: no answer in 2 s"
+    assert "power" in caught.value.fix
+
+
+@pytest.mark.parametrize("paths", [("{there}:began", "/dev/full"), ("/dev/null", "{there}:/proc/nothing")])
+def test_a_file_that_can_not_be_written_is_said_to_be_and_a_full_disk_to_be_full(
+    paths: tuple[str, str], board: Board
+) -> None:
+    full, shell = paths[1] == "/dev/full", Shell("board", "board")
+    (board.home / "began").write_bytes(bytes(100_000))
+    with pytest.raises(DeviceError, match="could not be copied") as caught:
+        shell.copy(*(path.format(there="board") for path in paths))
+    shell.close(last="rm began")
+    assert caught.value.fix == (
+        "make room on the disk there, and here" if full else "see that ~/.cache can be written there"
+    )
+
+
+def test_a_disk_that_is_full_there_is_said_to_be(board: Board, tmp_path: Path) -> None:
+    shell, here = Shell("board", "board"), tmp_path / "here"
+    here.write_bytes(bytes(100_000))
+    with pytest.raises(DeviceError) as caught:
+        shell.copy(str(here), shell.there("/dev/full"))
+    shell.close(last="true")
+    assert caught.value.fix == "make room on the disk there, and here"
+
+
+def test_a_folder_that_can_not_be_made_there_is_not_a_full_disk(board: Board) -> None:
+    folder = board.home / ".cache/edgecv-device"
+    folder.parent.mkdir(exist_ok=True)
+    kept = folder.rename(folder.with_name("kept")) if folder.exists() else None
+    folder.touch()
+    try:
+        with open_device(target()) as device, pytest.raises(DeviceError, match="can't keep files") as caught:
+            device.facts()
+    finally:
+        folder.unlink()
+        if kept:
+            kept.rename(folder)
+    assert "mkdir" in caught.value.got
+    assert caught.value.fix == "see that ~/.cache can be written there"
+
+
+def test_a_command_that_hangs_is_said_to_with_its_own_time(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecv.isolate.REST_SECONDS", 0.2)
+    shell = Shell("board", "board")
+    child = shell.run("sleep 20", timeout_seconds=1.0, grace_seconds=1.5)
+    shell.close(last="true")
+    assert (child.problem, child.hung) == ("hung: no answer in 1 s", True)
+
+
+def test_a_suffix_that_a_shell_would_take_for_more_runs_nothing_there(board: Board, tmp_path: Path) -> None:
+    file = tmp_path / "x.tflite;touch pwned"
+    file.write_bytes(TINY.read_bytes())
+    with open_device(target()) as device:
+        device.push((file,))
+    assert not (board.home / "pwned").exists()
+
+
+def test_of_two_irs_that_differ_in_their_weights_alone_each_is_sent(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "other.xml").write_bytes((DATA / "tiny.xml").read_bytes())
+    (tmp_path / "other.bin").write_bytes((DATA / "tiny.bin").read_bytes() + bytes(64))
+    objects = board.home / ".cache/edgecv-device/objects"
+    with open_device(target()) as device:
+        for files in (model_files(DATA / "tiny.xml"), model_files(tmp_path / "other.xml")):
+            there = [objects / Path(name).name for name in device.push(files)]
+            assert [path.read_bytes() for path in there] == [path.read_bytes() for path in files]
+            assert there[0].with_suffix(".bin") == there[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the files of another process")
+def test_a_board_that_sends_more_than_it_should_is_cut_off(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecv.devices.ssh.LARGEST_BODY", 1000)
+    with open_device(target()) as device:
+        (there,) = device.push((TINY,))
+        with pytest.raises(DeviceError, match="could not be copied") as caught:
+            device.pull(there, tmp_path / "here")
+    assert caught.value.got == "sent more than 1000 bytes"
+    assert (tmp_path / "here").stat().st_size == 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the files of another process")
+def test_a_board_whose_answer_is_too_large_is_cut_off(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecv.devices.ssh.ANSWER_BYTES", 100)
+    with open_device(target()) as device, pytest.raises(DeviceError, match="could not be copied") as caught:
+        device.facts()
+    assert caught.value.got == "sent more than 100 bytes"
+
+
+@pytest.mark.parametrize(
+    ("ending", "what"),
+    [
+        ("mkdir answer-1.json", "could not be copied"),
+        ("echo '{\"a\": 1}' >answer-1.json; exit 7", "does not run the worker"),
+    ],
+)
+def test_an_answer_that_can_not_be_had_is_told_from_none(ending: str, what: str, board: Board) -> None:
+    python = board.home / ".local/share/edgecv/venv/bin/python3"
+    python.write_text(f"#!/bin/sh\n{ending}\n")
+    with open_device(target()) as device, pytest.raises(DeviceError, match=what):
+        device.facts()
+
+
+def test_a_chore_there_that_fails_disturbs_nothing(board: Board) -> None:
+    """As where two machines that share a board remove the same files."""
+    find = board.home / "bin/find"
+    find.parent.mkdir(exist_ok=True)
+    find.write_text("#!/bin/sh\necho 'No such file or directory' >&2; exit 1\n")
+    find.chmod(0o755)
+    try:
+        with open_device(target()) as device:
+            assert device.facts().versions
+    finally:
+        find.unlink()
+
+
+def test_a_board_that_another_machine_uses_is_said_to_be_in_use(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecv.devices.ssh.WAIT_SECONDS", 2.0)
+    monkeypatch.setattr("edgecv.isolate.REST_SECONDS", 0.2)
+    with open_device(target(measure=Measure(timeout_seconds=1.0))) as device:
+        device.facts()
+        with (board.home / ".cache/edgecv-device/lock").open("a") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(ReachError, match="board is in use by another machine"):
+                ask(device, (TINY,), do="describe")
+
+
+def lock_of(host: str) -> str:
+    with open_device(target(host=host)) as device:
+        return device.lock
+
+
+def test_a_board_has_one_lock_by_all_its_names(board: Board) -> None:
+    port = re.search(r"Port (\d+)", board.config.read_text())
+    assert port
+    board.written("Host alias", "HostName 127.0.0.1", f"Port {port[1]}", "Host other", "HostName 127.0.0.2")
+    locks = [lock_of(name) for name in ("board", "alias", "me@alias", "other")]
+    assert locks[0] == locks[1] == locks[2] != locks[3]
+
+
+def test_without_an_ssh_a_board_has_the_lock_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert lock_of("board") != lock_of("other")

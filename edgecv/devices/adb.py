@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecv import runtimes
 from edgecv.artifact import digest_files
-from edgecv.devices.benchmark_model import Call, delegate, lacking
+from edgecv.devices.benchmark_model import Call, Outputs, delegate, lacking
 from edgecv.devices.bridge import Bridge
-from edgecv.devices.device import Facts, Ran
+from edgecv.devices.device import Facts, Ran, suffix
 from edgecv.devices.figures import read_figures
 from edgecv.devices.kept import Kept
 from edgecv.devices.local import Local
@@ -36,25 +34,8 @@ __all__ = ["Adb"]
 FACTS_SECONDS = 60.0
 IMAGES_A_COMMAND = 32  # what is run again where a connection breaks
 ANSWERED = Child(0, "", "", 0.0, None)
+LEAST_BYTES = 1 << 20  # that adb may write: its server, where it has to start one, keeps a log within that
 PIXELS, MAGIC = ".pixels", b"\x93NUMPY"  # an array is sent without its header
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Outputs as the tool writes them, all of an image's one after the other: how many images, and the tensors."""
-
-    count: int
-    tensors: Sequence[Mapping[str, Any]]
-
-    def read(self, content: bytes) -> NDArray[np.float32]:
-        """Give the first output for each image, float32 `(n, ...)`."""
-        sizes = [np.dtype(one["dtype"]).itemsize * math.prod(one["shape"]) for one in self.tensors]
-        if len(content) != self.count * sum(sizes):
-            got, expected = f"{len(content)} bytes", f"{self.count * sum(sizes)}"
-            raise DeviceError("benchmark_model wrote other outputs than the file has", got=got, expected=expected)
-        first = np.frombuffer(content, np.uint8).reshape(self.count, -1)[:, : sizes[0]]
-        array = np.ascontiguousarray(first).view(self.tensors[0]["dtype"])
-        return np.asarray(array.reshape(self.count, *self.tensors[0]["shape"][1:]), np.float32)
 
 
 class Adb:
@@ -69,7 +50,7 @@ class Adb:
         self._there: dict[str, str] = {}
         self._sent: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._specs: dict[str, Ran] = {}
-        self._outputs: dict[str, _Outputs] = {}
+        self._outputs: dict[str, Outputs] = {}
 
     @property
     def lock(self) -> str:
@@ -117,7 +98,7 @@ class Adb:
             ran = self._measured(call, job, timeout_seconds=timeout_seconds)
         elif call.images:
             ran = self._predicted(call, job, timeout_seconds=timeout_seconds)
-            self._outputs[job["outputs"]] = _Outputs(call.shape[0], specs.answer["outputs"])
+            self._outputs[job["outputs"]] = Outputs(call.shape[0], specs.answer["outputs"])
         else:
             ran = Ran(ANSWERED, {"refused": f"takes {_shapes(specs.answer['inputs'])}, not one of these images"})
         shown = {"executed_precision": None, **{side: specs.answer[side] for side in ("inputs", "outputs")}}
@@ -125,9 +106,10 @@ class Adb:
 
     def pull(self, there: str, here: Path) -> None:
         """Bring the answers of a "predict" back as .npy."""
+        outputs = self._outputs.pop(there)
         with tempfile.TemporaryDirectory(prefix="edgecv-") as folder:
-            self.bridge.pull(there, Path(folder) / "outputs")
-            answers = self._outputs.pop(there).read((Path(folder) / "outputs").read_bytes())
+            self.bridge.pull(there, Path(folder) / "outputs", file_bytes=max(outputs.size_bytes, LEAST_BYTES))
+            answers = outputs.read((Path(folder) / "outputs").read_bytes())
         np.save(here, answers, allow_pickle=False)
 
     def release(self) -> None:
@@ -136,8 +118,8 @@ class Adb:
 
     def _pushed(self, file: Path, digest: str) -> str:
         if digest not in self._there:
-            with _content(file) as (content, suffix, shape):
-                there = self.kept.send(content, f"{digest}{suffix}")
+            with _content(file) as (content, ending, shape):
+                there = self.kept.send(content, f"{digest}{ending}")
             self._there[digest], self._sent[there] = there, (file, shape)
         return self._there[digest]
 
@@ -148,7 +130,10 @@ class Adb:
             runtimes.require(self.target.runtime)
             files = [[str(self._sent[there][0].absolute()), digest]]
             asked = {**job, "do": "describe", "accelerator": "cpu", "files": files, "images": None}
-            self._specs[there] = Local(self.target).run(asked, timeout_seconds=self.target.measure.timeout_seconds)
+            ran = Local(self.target).run(asked, timeout_seconds=self.target.measure.timeout_seconds)
+            if "inputs" not in ran.answer:  # another time it may not crash or hang
+                return ran
+            self._specs[there] = ran
         return self._specs[there]
 
     def _call(self, job: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> Call:
@@ -226,7 +211,7 @@ def _content(file: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
     """Give what is sent of a file, the suffix that it has there, and an array's shape."""
     with file.open("rb") as start:
         if start.read(len(MAGIC)) != MAGIC:  # the store's arrays have no suffix
-            yield file, file.suffix, ()
+            yield file, suffix(file), ()
             return
     array = np.load(file, mmap_mode="r", allow_pickle=False)
     with tempfile.NamedTemporaryFile(prefix="edgecv-", suffix=PIXELS) as pixels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from edgecv.errors import ConfigError, ReachError
-from edgecv.isolate import run_child
+from edgecv.isolate import Child, run_child
 
 __all__ = ["attached", "checked", "refusal"]
 
@@ -17,6 +17,7 @@ AGAIN = "then give the same command again"
 STATES = (
     ("unauthorized", "does not trust this computer", f"accept the dialog on the phone (Allow USB debugging), {AGAIN}"),
     ("authorizing", "does not trust this computer yet", f"accept the dialog on the phone, {AGAIN}"),
+    ("connecting", "is being connected", f"wait a moment, {AGAIN}"),
     ("offline", "is offline", f"unplug it and plug it in again, or type: adb reconnect offline; {AGAIN}"),
     (
         "no permissions",
@@ -62,11 +63,12 @@ def attached(name: str, wanted: str) -> str:
     return checked(found[0])
 
 
-def refusal(name: str, serial: str, stderr: str) -> ReachError:
-    """Turn what adb wrote when it lost a device into an error that may pass."""
-    last = (stderr.strip().splitlines() or ["the connection closed"])[-1][:300]
+def refusal(name: str, serial: str, child: Child) -> ReachError:
+    """Turn what adb wrote when it lost a device into an error that may pass, unless it hung."""
+    said = child.problem or "" if child.hung else child.stderr
+    last = (said.strip().splitlines() or ["the connection closed"])[-1][:300]
     fix = "look at its cable, network and charge; the same command goes on from here"
-    return ReachError(f"{name}: the connection to {serial} was lost", got=last, fix=fix, passing=True)
+    return ReachError(f"{name}: the connection to {serial} was lost", got=last, fix=fix, passing=not child.hung)
 
 
 def _states(name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Google's benchmark_model: the shell commands that have it run a model on a device.
+"""Google's benchmark_model: the shell commands that have it run a model on a device, and what it writes.
 
 Flags as in `tflite/tools/benchmark/benchmark_model.cc` and `benchmark_tflite_model.cc` of LiteRT.
 """
@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Call", "delegate", "lacking"]
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv.errors import DeviceError
+from edgecv.worker import dequantized
+
+__all__ = ["Call", "Outputs", "delegate", "lacking"]
 
 # Which processor is to run a graph; on another than the CPU all of it, or nothing: it would fall back in silence.
 DELEGATES = {
@@ -70,6 +77,34 @@ class Call:
         feed = f"--input_layer=image --input_layer_shape={sizes} --input_layer_value_files=image:image"
         cut = f"dd if={self.images} of=image bs={math.prod(self.shape[1:])} skip={image} count=1 2>/dev/null"
         return f"{cut} && {command} {feed}"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the tool writes for `count` images: all outputs of one, as `tensors` describes them, then the next's."""
+
+    count: int
+    tensors: Sequence[Mapping[str, Any]]
+
+    @property
+    def size_bytes(self) -> int:
+        """How large they are, one file of all images."""
+        return self.count * sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [np.dtype(one["dtype"]).itemsize * math.prod(one["shape"]) for one in self.tensors]
+
+    def read(self, content: bytes) -> NDArray[np.float32]:
+        """Give the first output for each image, float32 `(n, ...)`."""
+        sizes = self._sizes
+        if len(content) != self.size_bytes:
+            got, expected = f"{len(content)} bytes", f"{self.size_bytes}"
+            raise DeviceError("benchmark_model wrote other outputs than the file has", got=got, expected=expected)
+        first = np.frombuffer(content, np.uint8).reshape(self.count, -1)[:, : sizes[0]]
+        spec = dict(self.tensors[0])
+        values = np.ascontiguousarray(first).view(spec["dtype"]).reshape(self.count, *spec["shape"][1:])
+        return np.asarray(dequantized(values, spec), np.float32)
 
 
 def delegate(accelerator: str, *, precision: str, threads: int) -> tuple[str, ...]:

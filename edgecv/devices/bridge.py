@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGXFSZ
 from typing import NoReturn
 
-import stamina
-
 from edgecv.devices.attached import attached, checked, refusal
-from edgecv.errors import DeviceError, MissingError, ReachError
-from edgecv.isolate import Child, problem_of, run_child, run_held
+from edgecv.devices.tried import COPY_SECONDS, GRACE_SECONDS, Link, unkept
+from edgecv.isolate import Child, hung, problem_of, run_child, run_held
 
-__all__ = ["Bridge"]
+__all__ = ["PLACE", "Bridge"]
 
-log = logging.getLogger(__name__)
-logging.getLogger("stamina").setLevel(logging.ERROR)  # it would tell of each retry too, in its own words
-
-# What it may take to reach a device, beyond the command itself; and to copy one file.
-GRACE_SECONDS, COPY_SECONDS = 30.0, 600.0
-ATTEMPTS, WAIT_SECONDS = 3, 1.0  # a device that is plugged in again takes seconds to be seen
+PLACE = "/data/local/tmp"  # where Android lets adb write, and run what it wrote
+WAIT_SECONDS = 1.0  # a device that is plugged in again takes seconds to be seen
 LAST_BYTES = 1_000_000
 ENDED = "edgecv-ended"  # what a command's exit code comes behind: adb's own is 1 both for it and for a lost device
 SIGNALS = 64  # a shell gives 128 and the signal for a command that died of one
@@ -33,15 +27,14 @@ OF_THE_FILE = (": remote ", "remote object", "cannot create", "cannot stat", "No
 class Bridge:
     """Runs commands on the device with the serial `host`, else $ANDROID_SERIAL, else on the only one.
 
-    `name`: the target's. A connection that breaks is made again, three times in all: only what may be repeated may be
-    run. Then it is lost, and each later call says so at once.
+    `name`: the target's.
     """
 
     def __init__(self, name: str, host: str) -> None:
         self.name = name
         self.serial = checked(host or os.environ.get("ANDROID_SERIAL", ""))
-        self._ready = self._used = False
-        self._lost: ReachError | None = None
+        self.link = Link(name, package="adb", wait_seconds=WAIT_SECONDS)
+        self._ready = False
 
     def run(self, command: str, *, timeout_seconds: float) -> Child:
         """Run a command of the device's shell, with an input that ends when the connection does.
@@ -56,7 +49,7 @@ class Bridge:
             return self._ended(run_held(argv, timeout_seconds=timeout_seconds + GRACE_SECONDS, last_bytes=LAST_BYTES))
 
         child = self._tried(run)
-        return replace(child, problem=f"hung: no answer in {timeout_seconds:g} s") if _hung(child) else child
+        return hung(child, timeout_seconds) if child.hung else child
 
     def push(self, here: Path, there: str) -> None:
         """Copy a file to the device.
@@ -67,33 +60,34 @@ class Bridge:
         """
         self._copied("push", str(here.absolute()), there)
 
-    def pull(self, there: str, here: Path) -> None:
-        """Copy a file from the device; as `push` otherwise."""
-        self._copied("pull", there, str(here.absolute()))
+    def pull(self, there: str, here: Path, *, file_bytes: int) -> None:
+        """Copy a file from the device, of at most `file_bytes`; as `push` otherwise."""
+        self._copied("pull", there, str(here.absolute()), file_bytes=file_bytes)
 
     def close(self, last: str) -> None:
         """Run a last command where the device was reached."""
-        if self._used and not self._lost:
+        if self.link.up:
             run_child(self._argv("shell", "-T", last), timeout_seconds=GRACE_SECONDS)
 
     def _argv(self, *words: str) -> list[str]:
         return ["adb", "-s", self.serial, *words]
 
-    def _copied(self, *words: str) -> None:
+    def _copied(self, *words: str, file_bytes: int | None = None) -> None:
         def copy() -> Child:
-            child = run_child(self._argv(*words), timeout_seconds=COPY_SECONDS)
-            if child.problem and not any(word in child.stderr for word in OF_THE_FILE):
+            child = run_child(self._argv(*words), timeout_seconds=COPY_SECONDS, file_bytes=file_bytes)
+            of_the_file = child.returncode == -SIGXFSZ or any(word in child.stderr for word in OF_THE_FILE)
+            if child.problem and (child.hung or not of_the_file):
                 self._break(child)
             return child
 
         if (found := self._tried(copy)).problem:
-            got = found.stderr.strip().rpartition("adb: error: ")[2][:300]
-            raise DeviceError(f"{self.name}: a file could not be copied", got=got, fix="make room there, and here")
+            said = replace(found, stderr=found.stderr.rpartition("adb: error: ")[2])
+            raise unkept(f"{self.name}: a file could not be copied", said, folder=PLACE)
 
     def _ended(self, child: Child) -> Child:
         """Read the exit code of a shell command; without one the device was lost."""
         text, ended, code = child.stdout.rpartition(ENDED)
-        if _hung(child):
+        if child.hung:
             return child
         if not ended or not code.strip().isdecimal():
             self._break(child)
@@ -102,34 +96,14 @@ class Bridge:
         return replace(child, returncode=number, problem=problem_of(number), stdout=text)
 
     def _break(self, child: Child) -> NoReturn:
+        """Refuse a child that lost the device; one that hung is not tried again, which would take as long."""
         self._ready = False
-        raise refusal(self.name, self.serial, child.stderr)
+        raise refusal(self.name, self.serial, child)
 
     def _tried(self, command: Callable[[], Child]) -> Child:
-        if self._lost:
-            raise self._lost
-        try:
-            for attempt in stamina.retry_context(
-                on=_passing, attempts=ATTEMPTS, timeout=None, wait_initial=WAIT_SECONDS
-            ):
-                with attempt:
-                    if attempt.num > 1:
-                        log.warning("%s: not reached, trying again (%d of %d)", self.name, attempt.num, ATTEMPTS)
-                    if not self._ready:
-                        self.serial, self._ready = attached(self.name, self.serial), True
-                    found = command()
-        except FileNotFoundError as missing:
-            raise MissingError(f"{self.name}: adb is not installed here", fix="sudo apt install adb") from missing
-        except ReachError as error:
-            self._lost = error
-            raise
-        self._used = True
-        return found
+        def found() -> Child:
+            if not self._ready:
+                self.serial, self._ready = attached(self.name, self.serial), True
+            return command()
 
-
-def _passing(error: Exception) -> bool:
-    return isinstance(error, ReachError) and error.passing
-
-
-def _hung(child: Child) -> bool:
-    return (child.problem or "").startswith("hung")
+        return self.link.tried(found)

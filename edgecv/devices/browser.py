@@ -6,10 +6,11 @@ import contextlib
 import functools
 import importlib.util
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from edgecv.errors import DeviceError, MissingError
 from edgecv.extras import install_command
 from edgecv.isolate import Child, run_child
 
-__all__ = ["Browser"]
+__all__ = ["Browser", "chromium_here"]
 
 PAGE = Path(__file__).parent / "page"
-# The code that does a job there.
 _OURS = (PAGE / "index.html", PAGE / "page.js")
+# The code that does a job there, and turns what the page tells into an answer.
+_CODE = (*_OURS, Path(chromium.__file__), Path(__file__))
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 JOBS = ("describe", "predict", "bench")
 FACTS_SECONDS = 60.0
@@ -39,6 +41,11 @@ TOGETHER = 64  # photographs in one request
 # On Linux, Chromium offers WebGPU by these alone.
 WEBGPU = ["--enable-unsafe-webgpu", "--enable-features=Vulkan"]
 CHROMIUM = "python -m playwright install chromium (on Debian: sudo apt install chromium)"
+
+
+def chromium_here() -> str | None:
+    """Find a Chromium of the system's; None where there is none, and playwright's own is taken."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser(Local):
@@ -67,7 +74,7 @@ class Browser(Local):
     def _read(self, answer: Mapping[str, Any]) -> Facts:
         """Turn the page's answer into facts; an adapter that is software is said to be."""
         versions = {"chromium": answer["version"], "@litertjs/core": litert_js.VERSION}
-        code, adapter = digest_files(*_OURS), answer.get("adapter")
+        code, adapter = digest_files(*_CODE), answer.get("adapter")
         if self.target.accelerator == "cpu":
             return Facts({**host.facts(), "accelerator": "wasm"}, versions, code=code)
         if adapter is None:
@@ -90,32 +97,32 @@ class Browser(Local):
         with served(files, places=("outputs",)) as server:
             work = {**job, "images": about}
             ran = self._opened(server, work, timeout_seconds=timeout_seconds, memory_bytes=job["memory_bytes"])
+        if job["do"] == "bench" or "inputs" not in ran.answer:
+            return ran
+        told = self._told(job, timeout_seconds)
         if shape := ran.answer.get("output_shape"):
-            np.save(job["outputs"], np.frombuffer(server.posted["outputs"], "<f4").reshape(shape), allow_pickle=False)
-        told = job["do"] in ("describe", "predict") and "inputs" in ran.answer
-        executed = {"executed_precision": self._precision(job, timeout_seconds)} if told else {}
-        return Ran(ran.child, {**ran.answer, **executed})
+            spec = told.get("outputs", ran.answer["outputs"])[0]
+            values = _left(server.posted.get("outputs", b""), shape)
+            np.save(job["outputs"], worker.dequantized(values, spec), allow_pickle=False)
+        return Ran(ran.child, {**ran.answer, "executed_precision": told.get("executed_precision")})
 
-    def _precision(self, job: Mapping[str, Any], timeout_seconds: float) -> str | None:
-        """Read it as Python's LiteRT does, from the types of each operator's operands: LiteRT.js does not tell.
+    def _told(self, job: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Have Python's LiteRT tell what LiteRT.js does not: the outputs' scales, and what the kernels compute in.
 
-        These are the file's; WebAssembly has no floats of 16 bits that it could compute in instead. A GPU has.
+        That is read from the types of each operator's operands. These are the file's; WebAssembly has no floats of 16
+        bits that it could compute in instead. A GPU has, so there it is not known.
         """
-        if self.target.accelerator == "gpu":
-            return None
-        ran = super().run({**job, "do": "describe"}, timeout_seconds=timeout_seconds)
-        found: str | None = ran.answer.get("executed_precision")
-        return found
+        ran = super().run({**job, "do": "describe", "accelerator": "cpu"}, timeout_seconds=timeout_seconds)
+        return {**ran.answer, **({"executed_precision": None} if self.target.accelerator == "gpu" else {})}
 
     def _opened(self, server: Served, work: Mapping[str, Any], *, timeout_seconds: float, memory_bytes: int = 0) -> Ran:
         """Open the page in a browser of its own, whose profile and whose processes do not outlive this."""
-        named = filter(None, map(shutil.which, NAMES))
         with tempfile.TemporaryDirectory(prefix="edgecv-", ignore_cleanup_errors=True) as folder:
             path, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
             job = {
                 "url": f"{server.url}index.html",
                 "work": work,
-                "executable": next(named, None),
+                "executable": chromium_here(),
                 "flags": WEBGPU if self.target.accelerator == "gpu" else [],
                 "sandbox": os.geteuid() != 0,  # which Chromium refuses to root
                 "worker": worker.__file__,
@@ -139,6 +146,18 @@ def _page() -> dict[str, Path]:
     scripts = [f"{package}/dist/index.js" for package in ("core", "wasm-utils")]
     compiled = [f"core/wasm/{path.name}" for path in (root / "core/wasm").iterdir()]
     return {path.name: path for path in _OURS} | {name: root / name for name in scripts + compiled}
+
+
+def _left(content: bytes, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Read the float32 outputs that the page has left, of the shape that it tells.
+
+    Raises:
+        DeviceError: they are not as many.
+    """
+    if len(content) != (expected := 4 * math.prod(shape)):
+        got, bytes_of = f"{len(content)} bytes", f"{expected} bytes, float32 {list(shape)}"
+        raise DeviceError("the page left other outputs than it tells", got=got, expected=bytes_of)
+    return np.frombuffer(content, "<f4").reshape(shape)
 
 
 def _photographs(images: NDArray[np.uint8] | None) -> dict[str, Callable[[], bytes]]:

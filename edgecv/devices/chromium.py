@@ -60,8 +60,8 @@ def _answer(driver: Any, job: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _peak_of_pages() -> int:
-    """Give the largest resident set that a page's process had; 0 where the system does not tell."""
+def _peak_of_pages() -> int | None:
+    """Give the largest resident set that a page's process had; None where the system does not tell."""
     import psutil
 
     peaks = [0]
@@ -72,7 +72,7 @@ def _peak_of_pages() -> int:
                     peaks += [int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")]
         except (OSError, psutil.Error):
             continue  # it has ended
-    return max(peaks)
+    return max(peaks) or None
 
 
 if __name__ == "__main__":

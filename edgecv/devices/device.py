@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgecv.isolate import Child
 from edgecv.results import Timing
 from edgecv.target import Target
 
-__all__ = ["HERE", "Device", "Facts", "Ran", "ask"]
+__all__ = ["HERE", "Device", "Facts", "Ran", "ask", "suffix"]
 
 HERE = "device-local"  # the lock of whatever runs on this machine's processor
 
@@ -80,6 +81,17 @@ class Device(Protocol):
         """Let go of the device, and remove what only this use of it needed."""
 
 
+# What an answer to each job holds at least: a board's is not believed to.
+SPECS = ("executed_precision", "inputs", "outputs")
+HELD = {
+    "describe": SPECS,
+    "predict": SPECS,
+    "bench": ("first_ms", "init_ms", "latencies_ms", "peak_rss_bytes"),
+    "graph": ("inputs", "operators"),
+    "trace": (),
+}
+
+
 def ask(
     device: Device,
     files: tuple[Path, ...],
@@ -119,13 +131,22 @@ def ask(
         "outputs_bytes": outputs_bytes,
     }
     ran = device.run(job, timeout_seconds=patience * target.measure.timeout_seconds)
-    _check(ran, files[0].name, target.runtime)
+    _check(ran, files[0].name, target.runtime, do)
     if there and outputs:
         device.pull(there, outputs)
     return dict(ran.answer)
 
 
-def _check(ran: Ran, file: str, runtime: str) -> None:
+def suffix(file: Path) -> str:
+    """Give a file's suffix where a shell there takes it for no more than a part of a word, else none.
+
+    >>> suffix(Path("model.tflite")), suffix(Path("model.tflite;reboot"))
+    ('.tflite', '')
+    """
+    return file.suffix if re.fullmatch(r"\.\w{1,16}", file.suffix, re.ASCII) else ""
+
+
+def _check(ran: Ran, file: str, runtime: str, do: str) -> None:
     if reason := ran.answer.get("on_cpu"):
         expected = "every operator on the accelerator"
         raise DeviceError(reason, expected=expected, fix="replace them in the network")
@@ -134,3 +155,5 @@ def _check(ran: Ran, file: str, runtime: str) -> None:
     if ran.child.problem or not ran.answer:
         last = ran.child.stderr.strip().splitlines()[-1:] or ["no message"]
         raise DeviceError(f"{runtime} {ran.child.problem or 'gave no answer'} on {file}", got=last[0][:300])
+    if lacking := set(HELD[do]) - ran.answer.keys():
+        raise DeviceError(f"{runtime} gave no {', '.join(sorted(lacking))} of {file}")

@@ -38,8 +38,9 @@ class Emulated(Local):
             got = f"qemu {version}" if version else ""
             raise MissingError(f"{name} is not set up", got=got, expected=f"qemu {LEAST_QEMU} or newer", fix=fix)
         ran = self.run({"do": "facts", "runtime": self.target.runtime}, timeout_seconds=FACTS_SECONDS)
-        if not ran.answer or not ran.answer["versions"].keys() - {"numpy"}:
-            raise DeviceError(f"{name} does not run the worker", got=ran.child.stderr.strip()[-300:], fix=fix)
+        if not ran.answer.get("versions", {}).keys() - {"numpy"}:
+            got = ran.answer.get("refused") or ran.child.stderr.strip()[-300:]
+            raise DeviceError(f"{name} does not run the worker", got=got, fix=fix)
         told = {**ran.answer["machine"], "cpuinfo": ""}  # which is this machine's
         machine = {**host.facts_of(told), "cpu": f"{self.target.host}, emulated by qemu"}
         return Facts(machine, {**ran.answer["versions"], "qemu": version}, timing="emulated")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgecv.config import cache_folder
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.isolate import run_child
 
@@ -93,8 +94,8 @@ def emulator(processor: str) -> Emulator:
     if processor not in PROCESSORS:
         expected = "one of " + ", ".join(PROCESSORS)
         raise ConfigError(f"{processor!r} is not emulated", expected=expected, fix="correct host in the target")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecv-emulators"
-    return Emulator(processor, Path(os.environ.get("EDGECV_EMULATORS") or cache) / processor)
+    place = os.environ.get("EDGECV_EMULATORS") or cache_folder() / "edgecv-emulators"
+    return Emulator(processor, Path(place) / processor)
 
 
 def install_emulator(found: Emulator) -> Iterator[str]:

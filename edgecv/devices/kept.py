@@ -6,13 +6,13 @@ import uuid
 from pathlib import Path
 
 from edgecv.artifact import digest_files
-from edgecv.devices.bridge import COPY_SECONDS, Bridge
+from edgecv.devices.bridge import PLACE, Bridge
+from edgecv.devices.tried import COPY_SECONDS, unkept
 from edgecv.errors import DeviceError
 
 __all__ = ["Kept"]
 
-# Where Android lets adb write, and run what it wrote. `objects` stay, a use's own folder goes with it.
-FOLDER = "/data/local/tmp/edgecv"
+FOLDER = f"{PLACE}/edgecv"  # `objects` in it stay, a use's own folder goes with it
 OBJECTS_DAYS, SESSION_DAYS = 30, 1
 
 
@@ -32,7 +32,9 @@ class Kept:
         """
         there, part = f"{FOLDER}/objects/{name}", f"{self.own}/part"
         digest, size = digest_files(file), file.stat().st_size
-        if not self._whole(f"{self._prepared()}touch -c {there}", there, digest=digest, size=size):
+        whole = self._whole(f"{self._prepared()}touch -c {there}", there, digest=digest, size=size)
+        self._made = True
+        if not whole:
             self.bridge.push(file, part)
             if not self._whole(f"chmod 755 {part}", part, digest=digest, size=size):
                 fix = "look at the cable, and give the same command again"
@@ -48,8 +50,7 @@ class Kept:
         """
         child = self.bridge.run(command, timeout_seconds=COPY_SECONDS)
         if child.problem:
-            got, fix = child.stderr.strip()[-300:], f"make room in {FOLDER} there, and see that it can be written"
-            raise DeviceError(f"{self.bridge.name} can't keep files", got=got or child.problem, fix=fix)
+            raise unkept(f"{self.bridge.name} can't keep files", child, folder=FOLDER)
         return child.stdout
 
     def release(self) -> None:
@@ -65,7 +66,6 @@ class Kept:
         """Give the commands that come before the first file: make the folders, and remove what nobody uses."""
         if self._made:
             return ""
-        self._made = True
         left = f"find {FOLDER}/sessions -mindepth 1 -maxdepth 1 -mtime +{SESSION_DAYS} -exec rm -rf {{}} +"
         unused = f"find {FOLDER}/objects -type f -mtime +{OBJECTS_DAYS} -exec rm -f {{}} +"
-        return f"mkdir -p {FOLDER}/objects {self.own} || exit; {left}; {unused}; "
+        return f"mkdir -p {FOLDER}/objects {self.own} || exit; {left} 2>/dev/null; {unused} 2>/dev/null; "

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgecv.config import cache_folder
 from edgecv.errors import DeviceError, MissingError
 from edgecv.isolate import run_child
 
@@ -40,28 +41,28 @@ def litert_js() -> Path:
 
 
 def install_litert_js() -> Iterator[str]:
-    """Fetch the packages by npm, and unpack them when each has its digest; none of their scripts is run.
+    """Fetch the packages by npm, if they are not here, and unpack them when each has its digest; no script is run.
 
     Raises:
         MissingError: there is no npm.
         DeviceError: a download failed, or is not what it should be; nothing is left of it.
     """
+    folder = _folder()
+    if folder.is_dir():
+        return
     if shutil.which("npm") is None:
         raise MissingError("there is no npm", expected="npm, which fetches LiteRT.js", fix="sudo apt install npm")
-    folder = _folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as name:
         part = Path(name)
         for package, digest in PACKAGES.items():
             yield f"@litertjs/{package} {VERSION}"
             _unpack(_fetched(part, package, digest), part / "made" / package)
-        shutil.rmtree(folder, ignore_errors=True)
         (part / "made").rename(folder)
 
 
 def _folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecv-browser"
-    return Path(os.environ.get("EDGECV_BROWSER") or cache) / f"litertjs-{VERSION}"
+    return Path(os.environ.get("EDGECV_BROWSER") or cache_folder() / "edgecv-browser") / f"litertjs-{VERSION}"
 
 
 def _fetched(part: Path, package: str, digest: str) -> Path:

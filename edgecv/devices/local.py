@@ -12,6 +12,7 @@ from typing import Any
 from edgecv import host, runtimes, worker
 from edgecv.devices.accelerator import ASKED, accelerated
 from edgecv.devices.device import HERE, Facts, Ran
+from edgecv.errors import EnvError
 from edgecv.isolate import run_child
 from edgecv.target import Target
 
@@ -27,17 +28,22 @@ class Local:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._known: Facts | None = None
+        self._known: Facts | EnvError | None = None
 
     def facts(self) -> Facts:
-        """Say what this machine is.
+        """Say what this machine is; one that failed to is not asked again.
 
         Raises:
             MissingError: the runtime is not installed, or has no such accelerator here.
             DeviceError: asking for the accelerator failed.
         """
         if self._known is None:
-            self._known = self._asked()
+            try:
+                self._known = self._asked()
+            except EnvError as error:
+                self._known = error
+        if isinstance(self._known, EnvError):
+            raise self._known
         return self._known
 
     def _asked(self) -> Facts:

@@ -63,8 +63,9 @@ def reachable(target: Target) -> str:
     try:
         with open_device(target) as device:
             facts = device.facts()
-            versions = {**facts.versions, **(device.compiler() if isinstance(device, Compiling) else {})}
+            if isinstance(device, Compiling):
+                device.compiler.version()
     except EnvError as error:
-        return error.status
-    names = [f"{name} {version}" for name, version in versions.items() if name != "numpy"]
+        return " ".join(error.status.split())
+    names = [f"{name} {version}" for name, version in facts.versions.items() if name != "numpy"]
     return f"ready ({', '.join([*names, *filter(None, [facts.machine.get('accelerator')])])})"

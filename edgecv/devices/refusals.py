@@ -8,7 +8,7 @@ import tempfile
 from edgecv.errors import ReachError
 from edgecv.isolate import run_child
 
-__all__ = ["refusal"]
+__all__ = ["refusal", "resolved"]
 
 ANSWER_SECONDS, ANSWER_BYTES = 10, 100_000
 # Words of ssh, what they mean, and what to do.
@@ -20,6 +20,11 @@ KNOWN = (
         "correct host in the target, or add {host} to ~/.ssh/config",
     ),
     ("Connection refused", "{host} runs no ssh server there", "start sshd on it, or correct the port in ~/.ssh/config"),
+    (
+        "Unable to negotiate",
+        "{host} offers only what this ssh refuses",
+        "allow what it offers in its entry of ~/.ssh/config (HostKeyAlgorithms, KexAlgorithms)",
+    ),
     ("No route to host", "{host} is not on the network", "switch it on, then give the same command again"),
 )
 
@@ -28,7 +33,7 @@ def refusal(name: str, host: str, stderr: str) -> ReachError:
     """Turn what ssh or scp wrote into an error, `passing` where the same may work in a moment."""
     text = stderr.strip()
     last = text.splitlines()[-1][:300] if text else "the connection closed"
-    if "IDENTIFICATION HAS CHANGED" in text or "host key" in text.lower():
+    if "IDENTIFICATION HAS CHANGED" in text or "Host key verification failed" in text:
         return _unknown(name, host, changed="IDENTIFICATION HAS CHANGED" in text)
     for words, what, fix in KNOWN:
         if words in text:
@@ -37,9 +42,20 @@ def refusal(name: str, host: str, stderr: str) -> ReachError:
     return ReachError(f"{name}: the connection to {host} was lost", got=last, fix=fix, passing=True)
 
 
+def resolved(host: str) -> tuple[str, str]:
+    """Give a host's address and port by ssh's own config, without a connection; as it is spelled without an ssh."""
+    try:
+        said = _said(["ssh", "-G", "--", host])
+    except FileNotFoundError:
+        said = ""
+    values = dict(line.split(maxsplit=1) for line in said.splitlines() if " " in line)
+    return values.get("hostname", host), values.get("port", "22")
+
+
 def _unknown(name: str, host: str, *, changed: bool) -> ReachError:
     """Refuse a key, show it, and say what to type for one that is right."""
-    address, port, known_as = _address(host)
+    address, port = resolved(host)
+    known_as = address if port == "22" else f"[{address}]:{port}"
     if changed:
         what, fix = "is not the one that is known", f"find out why; if it was set up anew: ssh-keygen -R {known_as}"
         return ReachError(f"{name}: the key of {host} {what}", got=_fingerprints(address, port), fix=fix)
@@ -54,13 +70,6 @@ def _fingerprints(address: str, port: str) -> str:
         keys.flush()
         found = _said(["ssh-keygen", "-lf", keys.name]).splitlines()
     return "; ".join(" ".join(line.split()[i] for i in (1, -1)) for line in found if len(line.split()) > 2) or "no key"
-
-
-def _address(host: str) -> tuple[str, str, str]:
-    """Resolve a host by ssh's own config: address, port, and the name that known_hosts has."""
-    values = dict(line.split(maxsplit=1) for line in _said(["ssh", "-G", "--", host]).splitlines() if " " in line)
-    address, port = values.get("hostname", host), values.get("port", "22")
-    return address, port, address if port == "22" else f"[{address}]:{port}"
 
 
 def _said(argv: list[str]) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import logging
 import mimetypes
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 __all__ = ["HEADERS", "Content", "Served", "served"]
+
+log = logging.getLogger(__name__)
 
 # With the first two a page may use threads, and has a clock of microseconds.
 HEADERS = {
@@ -39,6 +43,10 @@ class Served(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         """The address that all paths come behind; it ends in a slash."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what broke a request off: a page that is ended in the middle of one is no news to the user."""
+        log.debug("a request broke off", exc_info=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from edgecv import runtimes
-from edgecv.devices.adb import Adb
 from edgecv.devices.browser import Browser
 from edgecv.devices.device import Device, Facts
 from edgecv.devices.emulated import Emulated
 from edgecv.devices.emulator import install_emulator
 from edgecv.devices.litert_js import install_litert_js
+from edgecv.devices.opened import open_device
 from edgecv.devices.ssh import VENV, Ssh
 from edgecv.devices.tool import download_tool
 from edgecv.errors import ConfigError, DeviceError, MissingError
@@ -19,7 +19,6 @@ from edgecv.target import Target
 __all__ = ["packages_for", "setup_device"]
 
 INSTALL_SECONDS = 1800.0
-DEVICES: dict[str, Callable[[Target], Device]] = {"ssh": Ssh, "emulated": Emulated, "browser": Browser, "adb": Adb}
 # There are no wheels of LiteRT for a 32-bit system; its predecessor's need numpy 1, and one of these Pythons.
 OLD_PACKAGES, OLD_PYTHON = ("tflite-runtime==2.14.0", "numpy<2"), "Python 3.9 to 3.11"
 
@@ -36,17 +35,16 @@ def setup_device(target: Target) -> Iterator[str]:
     if target.transport in ("local", "reference"):
         fix = runtimes.RUNTIMES[target.runtime].install
         raise ConfigError(f"{target.name} is this machine", expected="a target that is not", fix=fix)
-    device = DEVICES[target.transport](target)
-    try:
+    with open_device(target) as device:
         facts = _facts(device)
         if facts is None:
             yield from _lacking(device)
+    if facts is None:
+        with open_device(target) as device:  # the first one keeps why it was not there
             facts = device.facts()
-        python = {"Python": facts.machine["python"]} if facts.machine["python"] else {}
-        versions = ", ".join(f"{name} {version}" for name, version in {**python, **facts.versions}.items())
-        yield f"{target.name} is ready: {facts.machine['cpu']}, {versions}"
-    finally:
-        device.release()
+    python = {"Python": facts.machine["python"]} if facts.machine["python"] else {}
+    versions = ", ".join(f"{name} {version}" for name, version in {**python, **facts.versions}.items())
+    yield f"{target.name} is ready: {facts.machine['cpu']}, {versions}"
 
 
 def packages_for(target: Target, *, bits: str) -> tuple[str, ...]:
@@ -61,9 +59,14 @@ def packages_for(target: Target, *, bits: str) -> tuple[str, ...]:
 
 
 def _facts(device: Device) -> Facts | None:
+    """Ask a device what it is; None where it lacks something, or says itself that setting it up mends it."""
     try:
         return device.facts()
     except MissingError:
+        return None
+    except DeviceError as error:
+        if error.fix != f"edgecv setup-device {device.target.name}":
+            raise
         return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import tempfile
@@ -13,8 +15,11 @@ from typing import Any
 from edgecv import host, runtimes, worker
 from edgecv.artifact import digest_files
 from edgecv.devices.accelerator import accelerated
-from edgecv.devices.device import Facts, Ran
-from edgecv.devices.shell import COPY_SECONDS, Shell
+from edgecv.devices.device import Facts, Ran, suffix
+from edgecv.devices.refusals import resolved
+from edgecv.devices.served import LARGEST_BODY
+from edgecv.devices.shell import Shell
+from edgecv.devices.tried import COPY_SECONDS, GRACE_SECONDS, unkept
 from edgecv.errors import DeviceError, MissingError, ReachError
 from edgecv.target import Target
 
@@ -29,6 +34,9 @@ VENV = ".local/share/edgecv/venv"
 PYTHON = f'P="$HOME/{VENV}/bin/python3"; [ -x "$P" ] || P=python3'
 FACTS_SECONDS = 60.0
 WAIT_SECONDS = 1800.0  # for another machine's worker there
+WAITS, RUNS = "edgecv-waits", "edgecv-runs"  # what is printed before the lock, and once it is held
+ANSWERED = (0, 3)  # the worker's exit codes with an answer
+ANSWER_BYTES = 16_000_000
 NO_COMMAND = 127  # a shell's exit code for a command that is not there
 
 
@@ -38,11 +46,16 @@ class Ssh:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.shell = Shell(target.name, target.host or target.name)
-        self.lock = f"device-{hashlib.sha256(self.shell.host.encode()).hexdigest()[:16]}"
         self._folder = f"{FOLDER}/sessions/{uuid.uuid4().hex}"
         self._known: Facts | None = None
         self._there: set[str] = set()
         self._jobs = 0
+
+    @functools.cached_property
+    def lock(self) -> str:
+        """Name the lock on the board, by its address in ssh's own config: an alias is the same board."""
+        address = " ".join(resolved(self.shell.host))
+        return f"device-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
 
     def facts(self) -> Facts:
         """Reach the board, and say what it is.
@@ -57,9 +70,10 @@ class Ssh:
         return self._known
 
     def push(self, files: Sequence[Path], digests: Sequence[str] = ()) -> list[str]:
-        """Send what is not there yet, under its digest; an IR's two files share the first one's."""
+        """Send what is not there yet, under its digest; an IR's two files, which share a name, under that of both."""
         sums = digests or [digest_files(file) for file in files]
-        names = [f"{sums[0]}{file.suffix}" for file in files]
+        stem = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+        names = [f"{stem}{suffix(file)}" for file in files]
         for file, name, digest in zip(files, names, sums, strict=True):
             if name not in self._there:
                 self._send(file, name, digest)
@@ -68,7 +82,7 @@ class Ssh:
 
     def place(self, here: Path) -> str:
         """Name a place in this use's own folder."""
-        return f"{uuid.uuid4().hex}{here.suffix}"
+        return f"{uuid.uuid4().hex}{suffix(here)}"
 
     def run(self, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
         """Run the worker there; it ends with the connection, or by itself in time."""
@@ -79,20 +93,20 @@ class Ssh:
             here, answer = (Path(folder) / name for name in names)
             here.write_text(json.dumps({**job, "answer": answer.name, "timeout_seconds": timeout_seconds}))
             self.shell.copy(str(here), self._own(here.name))
-            command = _watched(self._folder, f"{program} {here.name}", alone=job["do"] != "facts")
-            child = self.shell.run(command, timeout_seconds=timeout_seconds, grace_seconds=WAIT_SECONDS)
-            try:
-                self.pull(answer.name, answer)
-                found = json.loads(answer.read_text())
-                return Ran(child, found if isinstance(found, dict) else {})
-            except ReachError:
-                raise
-            except (DeviceError, ValueError):
+            alone = job["do"] != "facts"
+            command = _watched(self._folder, f"{program} {here.name}", alone=alone)
+            grace = WAIT_SECONDS if alone else GRACE_SECONDS
+            child = self.shell.run(command, timeout_seconds=timeout_seconds, grace_seconds=grace)
+            if child.hung and child.stdout.rstrip().endswith(WAITS):
+                self.shell.link.lose(_in_use(self.target.name))
+            if child.returncode not in ANSWERED:
                 return Ran(child, {})
+            self.shell.copy(self._own(answer.name), str(answer), file_bytes=ANSWER_BYTES)
+            return Ran(child, _read_answer(answer))
 
     def pull(self, there: str, here: Path) -> None:
         """Copy a file, or what is in a folder, from this use's own folder."""
-        self.shell.copy(self._own(f"{there}/*" if here.is_dir() else there), str(here))
+        self.shell.copy(self._own(f"{there}/*" if here.is_dir() else there), str(here), file_bytes=LARGEST_BODY)
 
     def release(self) -> None:
         """Remove this use's folder there, and close the connection."""
@@ -112,14 +126,14 @@ class Ssh:
             return ""
         left = f"find {FOLDER}/sessions -mindepth 1 -maxdepth 1 -mtime +{SESSION_DAYS} -exec rm -rf {{}} +"
         unused = f"find {FOLDER}/objects -type f -mtime +{OBJECTS_DAYS} -delete"
-        return f"mkdir -p {FOLDER}/objects {self._folder} && {left} && {unused} && "
+        # Either fails on what another machine has removed meanwhile.
+        return f"mkdir -p {FOLDER}/objects {self._folder} || exit; {left} 2>/dev/null; {unused} 2>/dev/null; "
 
     def _done(self, command: str) -> str:
         """Run a command that looks after files, and give what it printed."""
         child = self.shell.run(command, timeout_seconds=COPY_SECONDS)
         if child.problem:
-            got = child.stderr.strip()[-300:]
-            raise DeviceError(f"{self.target.name} can't keep files", got=got, fix="make room on its disk")
+            raise unkept(f"{self.target.name} can't keep files", child, folder="~/.cache")
         return child.stdout
 
     def _own(self, name: str) -> str:
@@ -141,6 +155,8 @@ class Ssh:
             if lacks:
                 raise MissingError(f"{name} lacks {lacks}", got=got, fix=fix)
             raise DeviceError(f"{name} does not run the worker", got=got, fix=fix)
+        if reason := ran.answer.get("refused"):
+            raise DeviceError(f"{name} does not run the worker", got=str(reason), fix=fix)
         versions = ran.answer["versions"]
         if not versions.keys() - {"numpy"}:
             package = runtimes.RUNTIMES[self.target.runtime].package
@@ -148,12 +164,26 @@ class Ssh:
         return accelerated(self.target, Facts(host.facts_of(ran.answer["machine"]), versions), ran)
 
 
+def _read_answer(path: Path) -> dict[str, Any]:
+    """Read what the worker wrote; nothing where it can't be read."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _in_use(name: str) -> ReachError:
+    fix = "give the same command again when it is done there"
+    return ReachError(f"{name} is in use by another machine", got=f"no answer in {WAIT_SECONDS:g} s", fix=fix)
+
+
 def _watched(folder: str, arguments: str, *, alone: bool) -> str:
     """Write the shell command that runs the worker in a folder, and kills it where its own input ends before.
 
     `alone`: it waits until no other worker runs there, whichever machine asked for that.
     """
-    wait = f"exec 9>>../../{LOCK}; command -v flock >/dev/null && flock 9; " if alone else ""
+    flock = f"echo {WAITS}; command -v flock >/dev/null && flock 9; echo {RUNS}"
+    wait = f"exec 9>>../../{LOCK}; {flock}; " if alone else ""
     run = f'"$P" -B {arguments} </dev/null & worker=$!'
     watch = "(cat >/dev/null; kill -9 $worker) <&3 >/dev/null 2>&1 9>&- & watch=$!"
     ended = "wait $worker; code=$?; kill $watch; exit $code"

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from edgecv.artifact import digest_files
+from edgecv.config import cache_folder
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.store import write_atomically
 from edgecv.target import Target
@@ -101,8 +102,7 @@ def _kept(digest: str) -> Path:
     if not digest:
         fix = "set benchmark_model.sha256 to the digest that its publisher names, or that you took of a copy you trust"
         raise ConfigError("a benchmark_model that is downloaded needs its SHA-256", fix=fix)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgecv-tools" / digest
+    return cache_folder() / "edgecv-tools" / digest
 
 
 def _other(source: str, got: str, expected: str) -> DeviceError:

@@ -66,7 +66,8 @@ async function predict(model, {inputs, outputs}, {images: {count, shape, togethe
     }
   }
   if (!count) throw new Refused("there are no images to run");
-  await fetch("outputs", {method: "POST", body: new Blob(found)});
+  const sent = await fetch("outputs", {method: "POST", body: new Blob(found)});
+  if (!sent.ok) throw new Error(`outputs: ${sent.status}`);
   return {output_shape: [count, ...outputs[0].shape.slice(1)]};
 }
 

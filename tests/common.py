@@ -1,0 +1,39 @@
+"""What tests of several devices share: waiting, and the logits behind a softmax."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecv.devices import Local, ask
+from edgecv.target import Target
+
+HERE = Target(name="here", runtime="litert")
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something to come about."""
+    end = time.monotonic() + 60.0
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError("it did not come about in a minute")
+        time.sleep(0.05)
+
+
+def logits(probabilities: NDArray[np.float32], file: Path) -> NDArray[np.float64]:
+    """Give an int8 file's logits `(n, classes)` in steps of their scale, each less the first one's.
+
+    A softmax leaves the differences alone; what float32 loses of them is far less than a step.
+    """
+    found = np.log(probabilities.astype(np.float64)) / scale(file)
+    return found - found[:, :1]
+
+
+def scale(file: Path) -> float:
+    """Give the scale of an int8 file's logits."""
+    operators = ask(Local(HERE), (file,), do="graph")["operators"]
+    return float(next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8"))
