@@ -8,7 +8,7 @@
 set -euo pipefail
 "$(dirname "$0")/install-adbd.sh" || echo "adbd could not be had: its tests skip"
 packages=(adb chromium fonts-dejavu-core iproute2 libvulkan1 openssh-server
-  cmake g++ libpng-dev libturbojpeg0-dev make nlohmann-json3-dev pkg-config
+  cmake g++ libpng-dev libssl-dev libturbojpeg0-dev make nlohmann-json3-dev pkg-config
   gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
 command -v npm >/dev/null || packages+=(npm)
 dpkg --status "${packages[@]}" >/dev/null 2>&1 && exit 0

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,16 +23,16 @@ from edgecv.bundle.c_source import GoldenFrame, c_source, golden_frame
 from edgecv.data.decode import decode
 from edgecv.errors import ModelError
 from edgecv.recipe import Preprocess
-from tests.app_bundles import LABELS, sample_photographs, write_bundle, write_json
+from tests.app_bundles import LABELS, believe, sample_photographs, write_bundle, write_json, write_photographs
 from tests.conftest import ROOT
 
 APPS = ROOT / "edgecv" / "bundle" / "app"
 BUILT_FROM = ("cmake", "g++", "pkg-config")
 needs_cmake = pytest.mark.skipif(
     not all(shutil.which(tool) for tool in BUILT_FROM)
-    or subprocess.run(["pkg-config", "--exists", "libturbojpeg", "libpng"]).returncode != 0
+    or subprocess.run(["pkg-config", "--exists", "libcrypto", "libturbojpeg", "libpng"]).returncode != 0
     or not Path("/usr/include/nlohmann/json.hpp").is_file(),
-    reason="needs cmake, g++, libturbojpeg0-dev, libpng-dev and nlohmann-json3-dev: tests/install-debian.sh",
+    reason="needs cmake, g++, the apps' libraries and nlohmann-json3-dev: tests/install-debian.sh",
 )
 
 # Shrunk a lot, a little and not at all; both filters, both ways to a square.
@@ -41,6 +42,7 @@ WAYS = (
     Preprocess(size=160, resize="stretch", filter="bicubic"),
     Preprocess(size=448),
 )
+PHOTOGRAPHS = 9  # of write_bundle
 
 
 def named(preprocess: Preprocess) -> str:
@@ -62,6 +64,27 @@ def spoilt(bundle: Path, folder: Path) -> Path:
 
 def changed(path: Path, **values: Any) -> None:
     write_json(path, {**json.loads(path.read_text()), **values})
+
+
+# Python.
+
+
+def python_pixels(folder: Path, preprocess: Preprocess) -> Callable[[Path], NDArray[np.uint8]]:
+    """`pixels` of app.py in a bundle that says `preprocess`."""
+    (folder / "app").mkdir()
+    shutil.copytree(APPS / "python", folder / "app" / "python")
+    (folder / "labels.txt").touch()
+    write_json(folder / "preprocess.json", {**preprocess.model_dump(), "input": {"dtype": "uint8"}})
+    pixels = runpy.run_path(str(folder / "app" / "python" / "app.py"))["pixels"]
+    return lambda path: pixels(path)[0]
+
+
+@pytest.mark.parametrize("preprocess", WAYS, ids=named)
+def test_python_pixels_are_trainings(preprocess: Preprocess, tmp_path: Path) -> None:
+    pixels, deep = python_pixels(tmp_path, preprocess), tmp_path / "16-bit.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 2**16, (300, 500), np.uint16)).save(deep)
+    for path in (deep, *write_photographs(tmp_path / "photographs")):
+        np.testing.assert_array_equal(pixels(path), decode(path, preprocess), err_msg=path.name)
 
 
 # C++, OpenVINO.
@@ -117,7 +140,7 @@ def ir_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_cpp_passes_its_self_test(cpp: Path, ir_bundle: Path) -> None:
     ran = command(cpp, ir_bundle, "--self-test")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert len(re.findall(r"ok +\d\.\w+: probabilities differ by at most", ran.stdout)) == 6
+    assert len(re.findall(r"ok +\d\.\w+: probabilities differ by at most", ran.stdout)) == PHOTOGRAPHS
 
 
 @needs_cmake
@@ -132,7 +155,7 @@ def test_cpp_pixels_are_trainings(cpp: Path, preprocess: Preprocess, tmp_path: P
     ran = command(cpp, openvino_bundle(tmp_path, preprocess), "--self-test")
     largest = [float(value) for value in re.findall(r"largest difference of a pixel (\S+)", ran.stdout)]
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert len(largest) == 6
+    assert len(largest) == PHOTOGRAPHS
     assert max(largest) <= 1.0
 
 
@@ -155,10 +178,17 @@ def too_few_labels(bundle: Path) -> None:
     (bundle / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS[:-1]), encoding="utf-8")
 
 
+def one_bit_of_the_model(bundle: Path) -> None:
+    weights = np.fromfile(bundle / "model.bin", np.uint8)
+    weights[-1] ^= 1
+    weights.tofile(bundle / "model.bin")
+
+
 def other_weights(bundle: Path) -> None:
     weights = np.fromfile(bundle / "model.bin", np.uint8)
     weights[-300:] = 60
     weights.tofile(bundle / "model.bin")
+    believe(bundle)
 
 
 def other_mean(bundle: Path) -> None:
@@ -172,17 +202,28 @@ def other_crop(bundle: Path) -> None:
     changed(bundle / "preprocess.json", crop_fraction=0.5)
 
 
+def no_photographs(bundle: Path) -> None:
+    changed(bundle / "golden" / "golden.json", images=[])
+
+
+def no_digests(bundle: Path) -> None:
+    changed(bundle / "golden" / "golden.json", files={})
+
+
 def other_photograph(bundle: Path) -> None:
     shutil.copy(bundle / "golden" / "0.jpg", bundle / "golden" / "2.jpg")
 
 
 SPOILT = {
-    other_labels: "labels.txt names the golden answer",
-    too_few_labels: "labels.txt has a line for each of the outputs",
+    other_labels: "labels.txt: names and order",
+    too_few_labels: "labels.txt: names and order",
+    one_bit_of_the_model: "model.bin: its bytes are those that were verified",
     other_weights: "probabilities differ",
     other_mean: "preprocess.json: mean is 127.0",
     other_crop: "pixels differ on average",
     other_photograph: "2.jpg: pixels differ on average",
+    no_photographs: "golden.json has images",
+    no_digests: "golden.json has files",
 }
 
 
@@ -196,6 +237,15 @@ def test_cpp_fails_its_self_test_on_a_bundle_that(
     ran = command(cpp, bundle, "--self-test")
     assert ran.returncode == 1, ran.stdout
     assert re.search(f"FAIL .*{re.escape(SPOILT[spoil])}", ran.stdout), ran.stdout
+
+
+@needs_cmake
+def test_cpp_does_not_load_a_model_of_other_bytes(cpp: Path, ir_bundle: Path, tmp_path: Path) -> None:
+    bundle = spoilt(ir_bundle, tmp_path)
+    (bundle / "model.xml").write_text("no model")
+    ran = command(cpp, bundle, "--self-test")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "FAIL  model.xml: its bytes are those that were verified\nself-test FAILED" in ran.stdout
 
 
 NO_IMAGES = (b"", b"GIF89a----", b"\xff\xd8\xff\xe1\xff\xffExif\0\0II*\0\xff\xff\xff\xff", b"\x89PNG\r\n\x1a\n----")
@@ -289,7 +339,10 @@ def test_c_classifies_a_frame_in_colour_or_grey(mode: str, c_host: Path, tmp_pat
 
 
 @needs_gcc
-@pytest.mark.parametrize("content", [b"", b"P6 0 3 255\n", b"P6 9 9 255\n" + bytes(9), b"P6 99999 99999 255\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"P6 2 2 65535\n" + bytes(24), b"P6 0 3 255\n", b"P6 9 9 255\n" + bytes(9), b"P6 99999 99999 255\n"],
+)
 def test_c_refuses_what_is_no_frame(content: bytes, c_host: Path, tmp_path: Path) -> None:
     (tmp_path / "frame.ppm").write_bytes(content)
     ran = command(c_host / "build" / "classify", tmp_path / "frame.ppm")
@@ -403,6 +456,39 @@ def test_a_cortex_m7_sees_a_changed_model_and_other_labels(tmp_path: Path) -> No
     assert ran.returncode != 0
     assert "FAIL  model: its bytes" in ran.stdout
     assert "FAIL  labels: names and order" in ran.stdout
+
+
+@needs_arm
+def test_a_cortex_m7_counts_the_same_instructions_each_time(tmp_path: Path) -> None:
+    folder = c_app(tmp_path)
+    first, again = (re.findall(r"fit takes (\d+) instructions", cortex_m7(folder).stdout) for _ in range(2))
+    assert len(first) == 1
+    assert first == again
+
+
+LOOPS = r"""
+#include <stdio.h>
+#include "self_test.h"
+
+static unsigned counted(unsigned loops) {
+    const uint64_t begin = instructions();
+    __asm__ volatile("1: subs %0, #1\n bne 1b" : "+r"(loops));
+    return (unsigned)(instructions() - begin);
+}
+
+int main(void) {
+    printf("%u %u\n", counted(100000), counted(200000));
+    return 0;
+}
+"""
+
+
+@needs_arm
+def test_a_cortex_m7_counts_each_instruction_of_a_loop_of_two(tmp_path: Path) -> None:
+    folder = c_app(tmp_path)
+    (folder / "checks.c").write_text(LOOPS)
+    counts = [int(count) for count in cortex_m7(folder).stdout.split()]
+    assert counts == pytest.approx([200_000, 400_000], abs=80)
 
 
 @pytest.mark.skipif("TFLM_LIB" not in os.environ, reason="needs TFLM: set TFLM and TFLM_LIB as for app/c/Makefile")

@@ -15,62 +15,40 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
 
 from edgecv.bundle.web import LOADED, serve_web, web_app
-from edgecv.data.decode import decode
 from edgecv.devices import Local, ask
+from edgecv.devices.browser import chromium_here
 from edgecv.devices.litert_js import litert_js
 from edgecv.errors import MissingError, UsageError
 from edgecv.recipe import Preprocess
 from edgecv.target import Target
+from tests.app_bundles import LABELS, believe, sample_photographs, write_bundle
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
+TINY = DATA / "tiny-int8.tflite"
 PREPROCESS = Preprocess(size=16, resize="crop", crop_fraction=0.9, filter="bicubic")
-LABELS = ("ant", "bee", "cat")
-
-
-def photograph(path: Path) -> Path:
-    """A real photograph: one of those that come with scipy's or scikit-learn's packages."""
-    datasets = pytest.importorskip("sklearn.datasets")
-    Image.fromarray(datasets.load_sample_image("flower.jpg")).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle's folder by hand: the small int8 model, and what Python's LiteRT gives for a photograph."""
+    """A bundle's folder by hand: the small int8 model, and what Python's LiteRT gives for photographs."""
     try:
         litert_js()
     except MissingError as error:
         pytest.skip(error.status)
     place = tmp_path_factory.mktemp("bundle")
-    folder = place / "bundle"
-    (folder / "golden").mkdir(parents=True)
-    shutil.copyfile(DATA / "tiny-int8.tflite", folder / "model.tflite")
-    pixels = decode(photograph(folder / "golden" / "0.png"), PREPROCESS)
-    np.save(place / "pixels.npy", pixels[None])
     local = Local(Target(name="here", runtime="litert"))
-    files = (folder / "model.tflite",)
-    answer = ask(local, files, do="predict", images=place / "pixels.npy", outputs=place / "outputs.npy")
-    outputs = np.load(place / "outputs.npy")[0]
-    (folder / "golden" / "0.input.bin").write_bytes(pixels.tobytes())
-    keys = ("name", "shape", "dtype")
-    spec = {
-        **PREPROCESS.model_dump(include={"size", "resize", "crop_fraction", "filter"}),
-        **{"color": "RGB", "mean": PREPROCESS.mean, "scale": PREPROCESS.scale},
-        "input": {key: answer["inputs"][0][key] for key in keys},
-        "output": {key: answer["outputs"][0][key] for key in keys},
-        "normalised_by": "model",
-    }
-    entry = {"image": "0.png", "input": "0.input.bin", "outputs": outputs.tolist(), "label": LABELS[outputs.argmax()]}
-    said = {"model": "model.tflite", "runtime": "litert", "tolerance": 0.02, "pixel_tolerance": 3.0}
-    golden = {**said, "preprocess": dict(list(spec.items())[:8]), "images": [entry]}
-    (folder / "golden" / "golden.json").write_text(json.dumps(golden))
-    (folder / "preprocess.json").write_text(json.dumps(spec))
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    return folder
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        np.save(place / "pixels.npy", pixels[None])
+        ask(local, (TINY,), do="predict", images=place / "pixels.npy", outputs=place / "outputs.npy")
+        return np.array(np.load(place / "outputs.npy")[0])
+
+    (place / "bundle").mkdir()
+    return write_bundle(place / "bundle", (TINY,), run, PREPROCESS)
 
 
 @pytest.fixture
@@ -82,7 +60,7 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = chromium_here()
     if path is None:
         pytest.skip("chromium is not installed")
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -121,31 +99,40 @@ def self_tested(opened: Opened, bundle: Path) -> tuple[str, str]:
 def test_the_self_test_passes_and_gives_its_figures(opened: Opened, bundle: Path) -> None:
     found, text = self_tested(opened, bundle)
     assert found == "passed", text
-    assert "0.png: outputs differ by" in text
+    assert "the model's bytes are those that were verified" in text
+    assert "1.png: outputs differ by" in text
     assert "the model takes uint8 [1,16,16,3]" in text
 
 
 def test_its_pixels_are_within_a_grey_level_of_trainings(opened: Opened, bundle: Path) -> None:
     path = bundle / "golden" / "golden.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pixel_tolerance": 0.05}))
-    assert self_tested(opened, bundle)[0] == "passed"
+    found, text = self_tested(opened, bundle)
+    assert found == "passed", text
 
 
 def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def other_model(bundle: Path) -> None:
+def other_precision(bundle: Path) -> None:
     shutil.copyfile(DATA / "tiny.tflite", bundle / "model.tflite")
+
+
+def other_answers(bundle: Path) -> None:
+    other_precision(bundle)
+    believe(bundle)
     change(bundle / "golden" / "golden.json", tolerance=1e-4)
 
 
 SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "model": (other_model, "outputs differ by"),
-    "order of labels": (lambda bundle: (bundle / "labels.txt").write_text("cat\nant\nbee\n"), "labels.txt"),
+    "model": (other_precision, "model.tflite is not the file that was verified"),
+    "answers": (other_answers, "outputs differ by"),
+    "order of labels": (lambda bundle: (bundle / "labels.txt").write_text("\n".join(reversed(LABELS))), "labels.txt"),
     "mean": (lambda bundle: change(bundle / "preprocess.json", mean=0.0), "mean"),
     "crop": (lambda bundle: change(bundle / "preprocess.json", resize="stretch"), "resize"),
-    "no model": (lambda bundle: (bundle / "model.tflite").write_bytes(b"no model"), "Failed to load model"),
+    "no model": (lambda bundle: (bundle / "model.tflite").write_bytes(b"no model"), "not the file that was verified"),
+    "no photographs": (lambda bundle: change(bundle / "golden" / "golden.json", images=[]), "0 golden photographs"),
 }
 
 
@@ -175,14 +162,12 @@ def test_a_model_of_another_input_fails(opened: Opened, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_a_photograph_shows_its_classes_and_times(
-    width: int, scheme: str, opened: Opened, bundle: Path, tmp_path: Path
-) -> None:
+def test_a_photograph_shows_its_classes_and_times(width: int, scheme: str, opened: Opened, bundle: Path) -> None:
     complaints: list[str] = []
     with serve_web(bundle) as url:
         page = opened(url, viewport={"width": width, "height": 844}, color_scheme=scheme)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.set_input_files("#file", photograph(tmp_path / "flower.jpg"))
+        page.set_input_files("#file", sample_photographs()[1])
         page.wait_for_selector("#answers li")
         shown = page.locator("#answers li")
         assert shown.count() == len(LABELS)
@@ -209,6 +194,71 @@ def test_the_camera_is_classified_until_it_is_stopped(opened: Opened, bundle: Pa
         page.wait_for_selector("#answers li")
         page.click("#live")
         assert page.evaluate("document.getElementById('camera').srcObject") is None
+
+
+# The camera is given when the test says so, and a frame is drawn when it says so.
+SLOW_CAMERA = """() => {
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  window.streams = [];
+  const allowed = new Promise((done) => { window.allow = done; });
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await ask(wanted);
+    streams.push(stream);
+    await allowed;
+    return stream;
+  };
+  window.frames = [];
+  window.requestAnimationFrame = (each) => frames.push(each);
+  window.draw = () => frames.splice(0).map((each) => each()).length;
+  window.live = document.getElementById("live");
+  window.tracks = () => streams.flatMap((stream) => stream.getTracks().map((track) => track.readyState));
+}"""
+
+
+@pytest.fixture
+def slow_camera(opened: Opened, bundle: Path) -> Iterator[Any]:
+    with serve_web(bundle) as url:
+        page = opened(url)
+        page.evaluate(SLOW_CAMERA)
+        yield page
+
+
+def test_two_clicks_open_one_camera_and_a_third_ends_it(slow_camera: Any) -> None:
+    slow_camera.evaluate("live.click(); live.click(); allow()")
+    slow_camera.wait_for_selector("#live[aria-pressed=true]:enabled")
+    slow_camera.evaluate("live.click()")
+    assert slow_camera.evaluate("tracks()") == ["ended"]
+
+
+def test_a_photograph_chosen_while_the_camera_is_asked_for_stays(slow_camera: Any) -> None:
+    slow_camera.evaluate("live.click()")
+    slow_camera.wait_for_function("streams.length")
+    slow_camera.set_input_files("#file", sample_photographs()[1])
+    slow_camera.wait_for_selector("#answers li")
+    slow_camera.evaluate("allow()")
+    slow_camera.wait_for_selector("#live:enabled")
+    assert slow_camera.evaluate("tracks()") == ["ended"]
+    assert slow_camera.locator("#shown").is_visible()
+    assert not slow_camera.locator("#camera").is_visible()
+
+
+def test_the_camera_stopped_and_started_again_within_a_frame_is_classified_once_a_frame(slow_camera: Any) -> None:
+    slow_camera.evaluate("live.click(); allow()")
+    slow_camera.wait_for_function("frames.length")
+    slow_camera.evaluate("live.click(); live.click()")
+    slow_camera.wait_for_function("frames.length == 2")
+    for _ in range(10):
+        asked = slow_camera.evaluate("draw()")
+        slow_camera.wait_for_function("frames.length")
+    assert asked == 1
+
+
+def test_a_camera_that_is_refused_is_told(slow_camera: Any) -> None:
+    refuse = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('not allowed'))"
+    slow_camera.evaluate(f"() => {{ {refuse}; live.click(); }}")
+    slow_camera.wait_for_selector("#status.bad")
+    assert slow_camera.inner_text("#status") == "the camera can't be used: not allowed"
+    assert slow_camera.locator("#live").is_enabled()
 
 
 def test_a_copied_app_needs_nothing_of_edgecv(

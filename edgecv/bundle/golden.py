@@ -64,6 +64,7 @@ def golden(
     The choice depends on the photographs' bytes and the model's answers alone.
 
     Raises:
+        DataError: a photograph is gone, or none can be decoded.
         DeviceError: the device can't be reached, or the runtime refused the files.
     """
     tried = _candidates(index, preprocess, TRIED * count)
@@ -130,7 +131,7 @@ def _candidates(index: data.Index, preprocess: Preprocess, count: int) -> list[t
     seen: Counter[int] = Counter()
     test = [sample for sample in index.samples if sample.split == "test"]
     turns = []
-    for sample in sorted(test, key=lambda sample: (Path(sample.path).stat().st_size > LARGE_BYTES, sample.sha256)):
+    for sample in sorted(test, key=lambda sample: (_size_bytes(sample) > LARGE_BYTES, sample.sha256)):
         turns.append((seen[sample.label], sample.label, sample))
         seen[sample.label] += 1
     found: list[tuple[data.Sample, NDArray[np.uint8]]] = []
@@ -139,7 +140,17 @@ def _candidates(index: data.Index, preprocess: Preprocess, count: int) -> list[t
             found.append((sample, data.decode(sample.path, preprocess)))
         if len(found) == count:
             break
+    if not found:
+        raise DataError("no photograph of the test split can be decoded", got=f"{len(test)} files")
     return found
+
+
+def _size_bytes(sample: data.Sample) -> int:
+    try:
+        return Path(sample.path).stat().st_size
+    except OSError as error:
+        fix = "put it back, or do `edgecv run` again"
+        raise DataError(f"can't read {sample.path}", got=error.strerror or str(error), fix=fix) from error
 
 
 def _spread(outputs: Floats) -> list[int]:

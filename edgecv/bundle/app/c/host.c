@@ -67,10 +67,10 @@ static const float *infer(const uint8_t *input) {
 static struct frame read_frame(const char *path) {
     FILE *file = fopen(path, "rb");
     char kind;
-    int width, height;
+    int width, height, levels;
     struct frame frame = {NULL, 0, 0, 0};
-    if (!file || fscanf(file, "P%c %d %d 255", &kind, &width, &height) != 3 || (kind != '5' && kind != '6') ||
-        width < 1 || height < 1 || width > 16384 || height > 16384)
+    if (!file || fscanf(file, "P%c %d %d %d", &kind, &width, &height, &levels) != 4 || (kind != '5' && kind != '6') ||
+        levels != 255 || width < 1 || height < 1 || width > 16384 || height > 16384)
         goto close;
     fgetc(file); /* the one space that ends the head */
     const int channels = kind == '6' ? 3 : 1;

@@ -14,6 +14,14 @@ static void check(bool holds, const char *what) {
     passed = passed && holds;
 }
 
+__attribute__((weak)) uint64_t instructions(void) { /* cortex_m7.c has one that counts */
+    return 0;
+}
+
+static void print_count(const char *what, uint64_t count) {
+    if (count > 0) printf("      %s takes %.0f instructions\n", what, (double)count);
+}
+
 /* CRC-32 as in zlib and Ethernet, carried on from `crc`, which is 0 at first. */
 static uint32_t crc32(uint32_t crc, const void *bytes, size_t count) {
     crc = ~crc;
@@ -49,7 +57,11 @@ static const uint8_t *check_pixels(void) {
     static uint8_t input[MODEL_INPUT_BYTES];
     static int32_t work[FIT_WORDS(GOLDEN_WIDTH, GOLDEN_HEIGHT, MODEL_SIZE)];
     const struct frame frame = {golden_frame, GOLDEN_WIDTH, GOLDEN_HEIGHT, 3};
-    check(fit(&frame, &model_preprocess, input, work, sizeof work / sizeof *work), "the golden frame is resized");
+    const uint64_t begin = instructions();
+    const bool fits = fit(&frame, &model_preprocess, input, work, sizeof work / sizeof *work);
+    const uint64_t end = instructions();
+    check(fits, "the golden frame is resized");
+    print_count("fit", end - begin);
     long sum = 0;
     int largest = 0;
     for (int i = 0; i < MODEL_INPUT_BYTES; ++i) {
@@ -64,7 +76,9 @@ static const uint8_t *check_pixels(void) {
 }
 
 static void check_outputs(infer_t infer) {
+    const uint64_t begin = instructions();
     const float *outputs = infer(golden_input);
+    print_count("an inference", instructions() - begin);
     double largest = outputs ? 0.0 : INFINITY;
     for (int i = 0; outputs && i < MODEL_CLASSES; ++i) {
         const double apart = fabs((double)outputs[i] - (double)golden_outputs[i]);

@@ -15,6 +15,9 @@ typedef const float *(*infer_t)(const uint8_t *input);
 /* Print what was compared with golden.c. With infer == NULL the model is not run. */
 bool self_test(infer_t infer);
 
+/* How many instructions were run, to the nearest 40, on an emulated Cortex-M7; 0 where they can't be counted. */
+uint64_t instructions(void);
+
 /* Print the five best labels. */
 void print_best(const float *outputs);
 

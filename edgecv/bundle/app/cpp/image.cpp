@@ -11,6 +11,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -36,7 +37,8 @@ struct Tiff {
         return value;
     }
 
-    unsigned orientation() const {
+    // The EXIF orientation: 1 to 8, and 1 where the block does not tell.
+    unsigned orientation() const try {
         const std::size_t directory = number(4, 4);
         const unsigned entries = number(directory, 2);
         for (unsigned i = 0; i < entries; ++i) {
@@ -44,19 +46,19 @@ struct Tiff {
             if (number(entry, 2) == 0x0112) return number(entry + 8, 2);
         }
         return 1;
+    } catch (const std::out_of_range&) {
+        return 1;
     }
 };
 
-// The EXIF orientation, 1 to 8, of a JPEG: in its first APP1 segment that starts with "Exif".
-unsigned orientation(const Bytes& jpeg) try {
+// The EXIF orientation of a JPEG: in its first APP1 segment that starts with "Exif".
+unsigned orientation(const Bytes& jpeg) {
     for (std::size_t at = 2; at + 10 < jpeg.size() && jpeg[at] == 0xFF && jpeg[at + 1] != 0xDA;) {
         const std::size_t length = jpeg[at + 2] << 8 | jpeg[at + 3];
         const bool exif = jpeg[at + 1] == 0xE1 && std::string(&jpeg[at + 4], &jpeg[at + 8]) == "Exif";
         if (exif) return Tiff{&jpeg[at + 10], std::min(length - 8, jpeg.size() - at - 10)}.orientation();
         at += 2 + length;
     }
-    return 1;
-} catch (const std::out_of_range&) {
     return 1;
 }
 
@@ -90,7 +92,25 @@ Image decode_jpeg(const Bytes& bytes) {
     return turned(image, orientation(bytes));
 }
 
-Image decode_png(const Bytes& bytes) {
+// A PNG without its gAMA chunk, by which libpng would correct the colours and training does not; and its orientation.
+std::pair<Bytes, unsigned> plain(const Bytes& png) {
+    Bytes kept(png.begin(), png.begin() + 8);
+    unsigned turn = 1;
+    std::size_t at = 8;
+    while (png.size() - at >= 12) {  // a chunk: length, kind, content, checksum
+        const std::size_t length = std::size_t{png[at]} << 24 | png[at + 1] << 16 | png[at + 2] << 8 | png[at + 3];
+        if (length > png.size() - at - 12) break;
+        const std::string kind(&png[at + 4], &png[at + 8]);
+        if (kind == "eXIf") turn = Tiff{&png[at + 8], length}.orientation();
+        if (kind != "gAMA") kept.insert(kept.end(), &png[at], &png[at] + 12 + length);
+        at += 12 + length;
+    }
+    kept.insert(kept.end(), png.begin() + at, png.end());  // what is cut short, libpng refuses
+    return {kept, turn};
+}
+
+Image decode_png(const Bytes& file) {
+    const auto [bytes, turn] = plain(file);
     png_image png{};
     png.version = PNG_IMAGE_VERSION;
     const std::unique_ptr<png_image, decltype(&png_image_free)> freed(&png, png_image_free);
@@ -105,7 +125,7 @@ Image decode_png(const Bytes& bytes) {
         const int colour = rgba[i / 3 * 4 + i % 3];
         image.pixels[i] = static_cast<std::uint8_t>((colour * alpha + 255 * (255 - alpha) + 127) / 255);
     }
-    return image;
+    return turned(image, turn);
 }
 
 }  // namespace

@@ -14,5 +14,5 @@ struct Image {
 // Read a file's bytes. Throws std::runtime_error where it can't.
 std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path);
 
-// Read a JPEG or PNG as training did: a JPEG is turned as its EXIF orientation says, transparent pixels show white.
+// Read a JPEG or PNG as training did: upright by its EXIF, transparent pixels white, colour profile and gamma ignored.
 Image read_image(const std::filesystem::path& path);

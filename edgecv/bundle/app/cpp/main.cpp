@@ -7,6 +7,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <openssl/evp.h>
 #include <openvino/runtime/core.hpp>
 #include <openvino/runtime/properties.hpp>
 #include <stdexcept>
@@ -81,6 +82,12 @@ public:
         return {output.data<float>(), output.data<float>() + output.get_size()};
     }
 
+    // The likeliest label.
+    std::string best(const std::vector<float>& outputs) const {
+        const std::size_t top = std::max_element(outputs.begin(), outputs.end()) - outputs.begin();
+        return top < labels.size() ? labels[top] : "(no label)";
+    }
+
     const std::vector<std::string> labels;
     const json preprocess;
 
@@ -89,10 +96,6 @@ private:
 
     ov::InferRequest request_;
 };
-
-std::size_t argmax(const std::vector<float>& values) {
-    return std::max_element(values.begin(), values.end()) - values.begin();
-}
 
 void classify(Classifier& classifier, const fs::path& path) {
     const Bytes input = classifier.input(read_image(path));
@@ -107,6 +110,20 @@ void classify(Classifier& classifier, const fs::path& path) {
     std::partial_sort(order.begin(), end, order.end(), [&](auto a, auto b) { return outputs[a] > outputs[b]; });
     std::printf("%s: %.3f ms\n", path.string().c_str(), took.count());
     for (auto i = order.begin(); i != end; ++i) std::printf("  %.4f  %s\n", outputs[*i], classifier.labels[*i].c_str());
+}
+
+std::string sha256(const Bytes& bytes) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    if (!EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr))
+        throw std::runtime_error("SHA-256 can't be computed");
+    std::string hex;
+    for (unsigned i = 0; i < size; ++i) {
+        char two[3];
+        std::snprintf(two, sizeof two, "%02x", digest[i]);
+        hex += two;
+    }
+    return hex;
 }
 
 struct Difference {
@@ -124,45 +141,48 @@ Difference difference(const std::vector<float>& a, const std::vector<float>& b) 
     return found;
 }
 
-// Compares labels, preprocessing, the model's answers and this program's own pixels with what edgecv wrote down.
+// Compares a bundle with what edgecv wrote down of it: the model's bytes before they are loaded, then labels,
+// preprocessing, answers and this program's own pixels.
 class SelfTest {
 public:
-    SelfTest(Classifier& classifier, const fs::path& bundle)
-        : classifier_(classifier), folder_(bundle / "golden"), golden_(read_json(folder_ / "golden.json")) {}
+    explicit SelfTest(const fs::path& bundle)
+        : bundle_(bundle), folder_(bundle / "golden"), golden_(read_json(folder_ / "golden.json")) {}
 
     bool run() {
-        for (const auto& [key, value] : golden_.at("preprocess").items())
-            check(classifier_.preprocess.value(key, json()) == value,
-                  "preprocess.json: " + key + " is " + value.dump());
-        check(!golden_.at("images").empty(), "golden.json has images");
-        for (const json& image : golden_.at("images")) compare(image);
+        check(!golden_.at("files").empty(), "golden.json has files");
+        for (const auto& [name, digest] : golden_.at("files").items())
+            check(digest == sha256(read_bytes(bundle_ / name)), name + ": its bytes are those that were verified");
+        if (passed_) compare();
         std::printf(passed_ ? "self-test passed\n" : "self-test FAILED\n");
         return passed_;
     }
 
 private:
-    void compare(const json& image) {
-        const std::string name = image.at("image"), label = image.at("label");
-        const std::vector<float> golden = image.at("outputs");
-        const auto& labels = classifier_.labels;
-        check(labels.size() == golden.size(), "labels.txt has a line for each of the outputs");
-        check(name_of(golden) == label, name + ": labels.txt names the golden answer " + label);
-
-        const Bytes input = read_bytes(folder_ / image.at("input").get<std::string>());
-        const double outputs = difference(classifier_.run(input), golden).largest;
-        check_at_most(outputs, golden_.at("tolerance"), name + ": probabilities differ by at most");
-
-        const Bytes own = classifier_.input(read_image(folder_ / name));
-        const Difference pixels = difference(classifier_.pixels(own), classifier_.pixels(input));
-        check_at_most(pixels.mean, golden_.at("pixel_tolerance"), name + ": pixels differ on average by");
-        std::printf("      largest difference of a pixel %g\n", pixels.largest);
-        const std::string answer = name_of(classifier_.run(own));
-        check(answer == label, name + ": the way from the image gives " + answer);
+    void compare() {
+        Classifier classifier(bundle_);
+        check(golden_.at("labels") == classifier.labels, "labels.txt: names and order");
+        for (const auto& [key, value] : golden_.at("preprocess").items())
+            check(classifier.preprocess.value(key, json()) == value,
+                  "preprocess.json: " + key + " is " + value.dump());
+        check(!golden_.at("images").empty(), "golden.json has images");
+        for (const json& image : golden_.at("images")) compare(classifier, image);
     }
 
-    std::string name_of(const std::vector<float>& outputs) const {
-        const std::size_t top = argmax(outputs);
-        return top < classifier_.labels.size() ? classifier_.labels[top] : "(no label)";
+    void compare(Classifier& classifier, const json& image) {
+        const std::string name = image.at("image"), label = image.at("label");
+        const std::vector<float> golden = image.at("outputs");
+        check(classifier.best(golden) == label, name + ": labels.txt names the golden answer " + label);
+
+        const Bytes input = read_bytes(folder_ / image.at("input").get<std::string>());
+        const double outputs = difference(classifier.run(input), golden).largest;
+        check_at_most(outputs, golden_.at("tolerance"), name + ": probabilities differ by at most");
+
+        const Bytes own = classifier.input(read_image(folder_ / name));
+        const Difference pixels = difference(classifier.pixels(own), classifier.pixels(input));
+        check_at_most(pixels.mean, golden_.at("pixel_tolerance"), name + ": pixels differ on average by");
+        std::printf("      largest difference of a pixel %g\n", pixels.largest);
+        const std::string answer = classifier.best(classifier.run(own));
+        check(answer == label, name + ": the way from the image gives " + answer);
     }
 
     void check_at_most(double got, double allowed, const std::string& what) {
@@ -176,8 +196,7 @@ private:
         passed_ = passed_ && holds;
     }
 
-    Classifier& classifier_;
-    const fs::path folder_;
+    const fs::path bundle_, folder_;
     const json golden_;
     bool passed_ = true;
 };
@@ -190,8 +209,8 @@ int main(int argc, char** argv) try {
         return 2;
     }
     const fs::path bundle = argv[1];
+    if (std::strcmp(argv[2], "--self-test") == 0) return SelfTest(bundle).run() ? 0 : 1;
     Classifier classifier(bundle);
-    if (std::strcmp(argv[2], "--self-test") == 0) return SelfTest(classifier, bundle).run() ? 0 : 1;
     for (int i = 2; i < argc; ++i) classify(classifier, argv[i]);
     return 0;
 } catch (const std::exception& error) {

@@ -1,6 +1,6 @@
 // Shows what the model of this bundle sees in a photograph or in the camera; `?self-test` proves the page right.
 import {decode, loadBundle, pixels, run, top} from "./classifier.js";
-import {selfTest} from "./self_test.js";
+import {selfTest, verified} from "./self_test.js";
 
 const at = (id) => document.getElementById(id);
 const [stage, shown, camera, live, answers, status] = ["stage", "shown", "camera", "live", "answers", "status"].map(at);
@@ -43,25 +43,39 @@ function only(wanted) {
   for (const one of stage.children) one.hidden = one !== wanted;
 }
 
+let turn = 0;  // counts starts and stops: a stream that is given later than the next one is not wanted any more
+
 async function start(classifier) {
-  const constraints = {video: {facingMode: "environment"}};
-  camera.srcObject = await navigator.mediaDevices.getUserMedia(constraints).catch((error) => {
+  const mine = ++turn;
+  live.disabled = true;
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
+    if (mine !== turn) return end(stream);
+    camera.srcObject = stream;
+    await camera.play();
+    only(camera);
+    live.setAttribute("aria-pressed", "true");
+  } catch (error) {
+    if (mine !== turn) return;
+    stop();
     throw new Error(`the camera can't be used: ${error.message}`);
-  });
-  await camera.play();
-  only(camera);
-  live.setAttribute("aria-pressed", "true");
-  while (camera.srcObject) {
+  } finally {
+    live.disabled = false;
+  }
+  while (mine === turn) {
     await show(classifier, camera);
     await new Promise(requestAnimationFrame);
   }
 }
 
 function stop() {
-  for (const track of camera.srcObject?.getTracks() ?? []) track.stop();
+  turn++;
+  end(camera.srcObject);
   camera.srcObject = null;
   live.setAttribute("aria-pressed", "false");
 }
+
+const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
 
 /** Do what somebody asked for, and say in words what went wrong. */
 const asked = (action) => (...given) => action(...given).catch((error) => tell(error.message, true));
@@ -82,7 +96,7 @@ async function main() {
   at("self-test").hidden = !testing;
   let passed = false;
   try {
-    const classifier = await loadBundle("../../");
+    const classifier = await loadBundle("../../", testing ? verified : undefined);
     const pick = asked((files) => files[0] ? showFile(classifier, files[0]) : Promise.resolve());
     at("file").onchange = ({target}) => pick(target.files);
     live.onclick = asked(() => live.ariaPressed === "true" ? Promise.resolve(stop()) : start(classifier));

@@ -2,16 +2,20 @@
 import {loadAndCompile, loadLiteRt, Tensor} from "@litertjs/core";
 import {resample} from "./resample.js";
 
-/** Load a bundle: labels, preprocessing and model; its address ends in a slash. */
-export async function loadBundle(bundle) {
+/**
+ * Load a bundle: labels, preprocessing and model; its address ends in a slash. `approve` sees the model's bytes before
+ * they are compiled, and throws where they should not be.
+ */
+export async function loadBundle(bundle, approve = () => {}) {
   const [text, spec, bytes] = await Promise.all([
     fetched(`${bundle}labels.txt`).then((answer) => answer.text()),
     fetched(`${bundle}preprocess.json`).then((answer) => answer.json()),
     fetched(`${bundle}model.tflite`).then((answer) => answer.arrayBuffer()),
     loadLiteRt("wasm/"),
   ]);
+  const approved = await approve(bytes, bundle);
   const model = await loadAndCompile(new Uint8Array(bytes), {accelerator: "wasm"});
-  return {bundle, labels: text.replace(/\n$/, "").split("\n"), spec, model};
+  return {bundle, approved, labels: text.replace(/\n$/, "").split("\n"), spec, model};
 }
 
 /** Fetch what must be there. */

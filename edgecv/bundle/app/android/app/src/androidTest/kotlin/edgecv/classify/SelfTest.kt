@@ -2,7 +2,9 @@ package edgecv.classify
 
 import androidx.test.ext.junit.runners.AndroidJUnit4
 import androidx.test.platform.app.InstrumentationRegistry
+import java.security.MessageDigest
 import kotlin.math.abs
+import org.json.JSONArray
 import org.json.JSONObject
 import org.junit.After
 import org.junit.Assert.assertEquals
@@ -27,8 +29,16 @@ class SelfTest {
     fun close() = classifier.close()
 
     @Test
-    fun theLabelsNameTheGoldenAnswers() {
+    fun theModelsBytesAreThoseThatWereVerified() {
+        val model = instrumentation.targetContext.assets.open("model.tflite").use { it.readBytes() }
+        val digest = MessageDigest.getInstance("SHA-256").digest(model).joinToString("") { "%02x".format(it) }
+        assertEquals(golden.getJSONObject("files").getString("model.tflite"), digest)
+    }
+
+    @Test
+    fun theLabelsAreTheGoldenOnesAndNameTheAnswers() {
         assertTrue(images.isNotEmpty())
+        assertEquals("${golden.getJSONArray("labels")}", "${JSONArray(classifier.labels)}")
         for (image in images) {
             val outputs = outputs(image)
             assertEquals(outputs.size, classifier.labels.size)
