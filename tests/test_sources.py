@@ -113,6 +113,7 @@ def test_the_demo_set_has_its_classes_its_licence_and_all_photographs(tmp_path: 
     assert found.classes == ("defective", "functional")
     assert len(found.samples) == 2624
     assert sum(sample.label == 1 for sample in found.samples) == 1508 + 295
+    assert found.spdx == "CC-BY-NC-SA-4.0"
     assert "CC BY-NC-SA 4.0" in (found.licence or "")
     assert (found.licence or "").isprintable()
 

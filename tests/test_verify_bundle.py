@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -169,6 +170,48 @@ def test_a_bundle_that_was_tampered_with_is_refused(copy, trick):
     assert child.returncode == 1
     assert TRICKS[trick] in child.stdout
     assert child.stderr == ""
+
+
+def test_where_the_list_is_cut_short_no_file_is_called_missing_that_was_not_looked_for(copy):
+    for number in range(150):
+        (copy / f"more-{number}").touch()
+    lines = script(copy).stdout.splitlines()
+    assert len(lines) == 101
+    assert all(line.endswith(": file, which was not made") for line in lines[:100])
+    assert lines[100] == "and more"
+
+
+def test_as_many_lines_as_are_shown_are_not_said_to_be_fewer_than_there_are(copy):
+    for number in range(100):
+        (copy / f"more-{number}").touch()
+    assert len(script(copy).stdout.splitlines()) == 100
+
+
+def test_a_folder_that_can_not_be_read_is_a_line(copy):
+    """Folders in folders until the path is longer than the system takes."""
+    here = os.open(copy, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("f" * 250, dir_fd=here)
+        inner = os.open("f" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    child = script(copy)
+    assert (child.returncode, child.stderr) == (1, "")
+    assert child.stdout.splitlines()[-1].endswith(": File name too long")
+    assert "missing" not in child.stdout
+
+
+def test_a_folder_that_vanishes_meanwhile_is_a_line(copy, monkeypatch):
+    walk = verify_bundle._walk
+
+    def vanishing(folder, below=""):
+        if below:
+            shutil.rmtree(copy / below)
+        yield from walk(folder, below)
+
+    monkeypatch.setattr(verify_bundle, "_walk", vanishing)
+    assert sorted(problems(str(copy))) == [f"{path}: No such file or directory" for path in ("app", "golden")]
 
 
 PATHS = [

@@ -13,21 +13,28 @@ from edgecv.artifact import digest_files
 from edgecv.bundle.drift import Drift
 from edgecv.recipe import Recipe
 from edgecv.results import Results, Row
+from edgecv.runtimes import RUNTIMES
 
-__all__ = ["About", "hits_by_class", "source_name"]
+__all__ = ["IMAGENET_LICENCE", "UNKNOWN", "About", "hits_by_class", "source_name"]
+
+UNKNOWN = "unknown"  # as Hugging Face calls a licence that nobody told
+IMAGENET_LICENCE = "Apache-2.0"  # of the packages that hold its weights, and of those that Keras Applications fetches
 
 
 @dataclass(frozen=True)
 class About:
     """One version on one target. `hits`: of each class, photographs answered right and all, where a run counted them.
 
-    `files`: the model's, in the bundle. `spec`: as preprocess.json has it. `drift`: None where it was not measured.
+    `accelerator`: as the target has it. `licence`: an SPDX id, or `UNKNOWN`. `files`: the model's, in the bundle.
+    `spec`: as preprocess.json has it. `drift`: None where it was not measured.
     """
 
     row: Row
+    accelerator: str
     results: Results
     recipe: Recipe
     index: data.Index
+    licence: str
     files: tuple[Path, ...]
     spec: Mapping[str, Any]
     tolerance: float
@@ -41,6 +48,11 @@ class About:
         return f"{self.row.model}-{self.row.variant}-{self.row.target}"
 
     @property
+    def from_imagenet(self) -> bool:
+        """Tell whether training began with ImageNet weights."""
+        return self.recipe.model.weights == "imagenet"
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the model's files, one after the other."""
         return digest_files(*self.files)
@@ -50,6 +62,24 @@ class About:
         """The facts of the machine that the version ran on."""
         own = self.results.devices.get(self.row.target)
         return self.results.host if own is None else own
+
+    @property
+    def software(self) -> Mapping[str, str]:
+        """Versions of what ran the version, by package: on another device all that it tells."""
+        noted: Mapping[str, str] = self.machine.get("runtimes", {})
+        if self.row.target in self.results.devices:
+            return noted
+        return {name: noted[name] for name in (RUNTIMES[self.row.runtime].package, "numpy") if name in noted}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What disturbed measuring the version: a run's warnings of the machine, of the device, and of itself."""
+        if self.row.latency_ms is None or self.row.timing == "estimated":
+            return []
+        rows, found = self.results.rows, self.results.host.get("warnings", ())
+        named = {f"{row.variant} on {row.target}: " for row in rows} | {f"{row.target}: " for row in rows}
+        others = named - {f"{self.row.variant} on {self.row.target}: ", f"{self.row.target}: "}
+        return [warning for warning in found if not warning.startswith(tuple(others))]
 
 
 def source_name(source: str) -> str:

@@ -24,6 +24,8 @@ APPS = {"litert": ("python", "android"), "openvino": ("python", "cpp"), "tflm": 
 def write_apps(about: About, device: Device, to: Path) -> None:
     """Copy the apps that a target's runtime has into the bundle `to`, whose golden photographs are there.
 
+    Beside the model: what an accelerator's compiler makes of it.
+
     Raises:
         MissingError: the target is a browser, and LiteRT.js was not fetched.
         DeviceError: the device can't be reached, or refused the model.
@@ -32,26 +34,27 @@ def write_apps(about: About, device: Device, to: Path) -> None:
         shutil.copytree(HERE / language, to / "app" / language, ignore=BUILT)
     if about.row.runtime == "tflm":
         _write_c(about, device, to)
+    if isinstance(device, Compiling):
+        (model,) = about.files
+        made = device.made(model, digest_files(model))
+        write_atomically(to / f"{model.stem}{device.compiler.suffix}", made.content)
     if device.target.transport == "browser":
         web_app(to)
 
 
 def _write_c(about: About, device: Device, to: Path) -> None:
-    """Write the model as C, and beside it what an accelerator's compiler makes of it."""
+    """Write the model as C."""
     (model,), preprocess = about.files, about.recipe.preprocess
     frame, pixels = golden_frame(to / "golden" / "0.png", preprocess)
     outputs, _ = predicted(device, about.files, pixels[None])
-    memory = about.row.memory
     texts = c_source(
         model.read_bytes(),
         labels=about.index.classes,
         preprocess=preprocess,
         operators=[one["kind"] for one in ask(device, about.files, do="graph")["operators"]],
         golden=GoldenFrame(frame, pixels, outputs[0], about.tolerance),
-        arena_bytes=memory.arena_bytes if memory and memory.arena_bytes else 0,
+        # Not the row's: for an Ethos-U that is what the compiled model takes.
+        arena_bytes=ask(device, about.files, do="describe")["arena_bytes"],
     )
     for name, text in texts.items():
         (to / "app" / "c" / name).write_text(text, encoding="utf-8")
-    if isinstance(device, Compiling):
-        made = device.made(model, digest_files(model))
-        write_atomically(to / f"{model.stem}{device.suffix}", made.content)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgecv.bundle.about import About, source_name
+from edgecv.bundle.about import IMAGENET_LICENCE, UNKNOWN, About, source_name
 from edgecv.bundle.drift import Drift
 from edgecv.config import VERSION
 from edgecv.report import best
@@ -14,6 +14,16 @@ from edgecv.report import best
 __all__ = ["card"]
 
 LIBRARIES = {"litert": "tflite", "tflm": "tflite", "openvino": "openvino"}  # as Hugging Face calls them
+ACCELERATORS = {"gpu": "GPU", "npu": "NPU", "nnapi": "NNAPI device", "edgetpu": "Edge TPU"}
+# What proves a bundle right, and then runs it, by the app that its runtime has.
+IN_PYTHON = """\
+python app/python/app.py --self-test # labels, preprocessing and outputs are those of {count} golden photographs
+python app/python/app.py photo.jpg"""
+IN_C = """\
+cp -r app/c ../classify              # what is built in the bundle was not made here
+cd ../classify && make host          # for this computer; for a board see app/c/README.md
+build/classify --self-test           # labels, preprocessing and outputs are those of a golden photograph
+build/classify frame.ppm"""
 NOT_MEASURED = "Not measured: `edgecv bundle` does, unless told `--no-drift`."
 
 
@@ -28,7 +38,7 @@ def _metadata(about: About) -> dict[str, Any]:
     row = about.row
     tags = ["edgecv", row.runtime, row.precision, row.target]
     entry = {
-        "license": "unknown",
+        "license": about.licence.lower(),
         "library_name": LIBRARIES.get(row.runtime, row.runtime),
         "pipeline_tag": "image-classification",
         "tags": sorted(set(tags)),
@@ -103,7 +113,7 @@ def _results(about: About) -> str:
         lines.append(("arena", f"{row.memory.arena_bytes:,} bytes"))
     machine = about.machine
     facts = [("ran on", ", ".join(_text(str(machine[key])) for key in ("cpu", "arch", "os") if machine.get(key)))]
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.get("runtimes", {}).items()))
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(about.software.items()))
     facts += [("cores, flags", f"{machine.get('cores_usable', '-')}, {', '.join(machine.get('flags') or ['-'])}")]
     facts += [("software", _text(versions))]
     note = "In brackets: 95 % intervals. Accuracy is that of these bytes in this runtime. MB: 10^6 bytes."
@@ -152,25 +162,42 @@ def _limits(about: About) -> str:
     lines = [
         "Accuracy is that of one test split: photographs of another kind, camera or place are another matter.",
         "Every photograph gets one of the classes, also one that shows none of them.",
-        "edgecv does not know the licence of this model. Photographs and starting weights have theirs.",
+        _licence(about),
     ]
     if about.index.licence:
         lines.append(f"The photographs in `golden/` are of {_text(about.index.licence)}.")
     if row.timing in ("emulated", "estimated", "software-rendered"):
         lines.append(f"The latencies are {row.timing}: not the device's.")
-    if row.latency_ms:
-        lines += [f"While it was measured: {_text(warning)}." for warning in about.results.host.get("warnings", ())]
+    if about.accelerator != "cpu":
+        lines.append(f"The apps run it on the CPU, not on the {_accelerator(about)}.")
+    lines += [f"While it was measured: {_text(warning)}." for warning in about.warnings]
     lines += [f"In float: {_text(one.layer)} ({_text(one.reason)})." for one in row.skipped[:10]]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
+def _licence(about: About) -> str:
+    if about.licence == UNKNOWN:
+        return "edgecv does not know the licence of this model. Photographs and starting weights have theirs."
+    own = about.licence == about.index.spdx
+    whose = "that of the photographs it was trained on" if own else "what its owner said"
+    weights = f"; the weights that its training began with are {IMAGENET_LICENCE}" if about.from_imagenet else ""
+    return f"Its licence, {_text(about.licence)}, is {whose}{weights}. edgecv gives no legal advice."
+
+
+def _accelerator(about: About) -> str:
+    """Name what the apps don't use; figures that are not the device's were not measured on it."""
+    measured = about.row.latency_ms and about.row.timing in ("measured", "benchmark_model")
+    name = ACCELERATORS.get(about.accelerator, about.accelerator.title())
+    return f"{name} that {'was measured' if measured else 'it is for'}"
+
+
 def _use(about: About) -> str:
+    commands = IN_C if about.row.runtime == "tflm" else IN_PYTHON.format(count=about.count)
     return f"""## Check it, run it
 
 ```
 python verify_bundle.py              # every file is as it was made
-python app/python/app.py --self-test # labels, preprocessing and outputs are those of {about.count} golden photographs
-python app/python/app.py photo.jpg
+{commands}
 ```
 
 Outputs may differ from the golden ones by {about.tolerance:g} in a probability. Made by edgecv {VERSION} of recipe

@@ -13,7 +13,7 @@ from edgecv.bundle.verify_bundle import SIGNATURE, problems
 from edgecv.errors import MissingError, UsageError
 from edgecv.extras import install_command
 
-__all__ = ["check_bundle", "sign"]
+__all__ = ["check_bundle", "check_key", "sign"]
 
 SIGNATURE_BYTES = 4_000_000
 
@@ -28,18 +28,20 @@ def sign(folder: Path, key: Path) -> None:
         MissingError: model-signing is not installed.
         UsageError: the key can't be used.
     """
-    signing = _library().signing
-    config = signing.Config().set_hashing_config(_all_but_the_signature(folder))
-    try:
-        with _silent():
-            config.use_elliptic_key_signer(private_key=str(key)).sign(str(folder), str(folder / SIGNATURE))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"can't sign with {key}",
-            got=str(error),
-            expected="a private key of an elliptic curve, PEM, without a password",
-            fix=f"openssl ecparam -name prime256v1 -genkey -noout -out {key}",
-        ) from error
+    with _refusing(key):
+        config = _signer(key).set_hashing_config(_all_but_the_signature(folder))
+        config.sign(str(folder), str(folder / SIGNATURE))
+
+
+def check_key(key: Path) -> None:
+    """Refuse a key that `sign` can't use.
+
+    Raises:
+        MissingError: model-signing is not installed.
+        UsageError: the key can't be used.
+    """
+    with _refusing(key):
+        _signer(key)
 
 
 def check_bundle(folder: Path, *, key: Path | None = None) -> list[str]:
@@ -75,6 +77,25 @@ def check_bundle(folder: Path, *, key: Path | None = None) -> list[str]:
 def _all_but_the_signature(folder: Path) -> Any:
     hashing = _library().hashing
     return hashing.Config().set_ignored_paths(paths=[str(folder / SIGNATURE)], ignore_git_paths=False)
+
+
+def _signer(key: Path) -> Any:
+    return _library().signing.Config().use_elliptic_key_signer(private_key=str(key))
+
+
+@contextlib.contextmanager
+def _refusing(key: Path) -> Iterator[None]:
+    """Say of the key what its readers raise while the block runs."""
+    try:
+        with _silent():
+            yield
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"can't sign with {key}",
+            got=str(error),
+            expected="a private key of an elliptic curve, PEM, without a password",
+            fix=f"openssl ecparam -name prime256v1 -genkey -noout -out {key}",
+        ) from error
 
 
 @contextlib.contextmanager

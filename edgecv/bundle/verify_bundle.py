@@ -22,6 +22,8 @@ MANIFEST, SIGNATURE = "manifest.json", "model.sig"
 # Far more than any bundle has: what claims more is refused before it is read.
 MANIFEST_BYTES, FILES, BYTES, DEPTH = 4_000_000, 10_000, 4_000_000_000, 32
 SHOWN = 100
+LINK, SPECIAL = "link", "pipe, socket or device"
+KINDS = ("file", "folder", LINK, SPECIAL)
 # One name on every file system: no "..", no backslash, no drive, no trailing dot or space.
 PART = re.compile(r"[A-Za-z0-9_.+-]*[A-Za-z0-9_+-]")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -72,42 +74,50 @@ def problems(folder: str) -> list[str]:
     except Bad as error:
         return [f"{MANIFEST}: {error}"]
     own = {MANIFEST, SIGNATURE} if signed else {MANIFEST}
-    found, wrong = _surplus(folder, {*files, *own})
+    found, wrong, whole = _surplus(folder, {*files, *own})
+    if not whole:
+        return wrong
     wrong += [f"{path}: missing" for path in sorted({*files, *own} - found)]
     for path in sorted(found & set(files)):
         wrong += [f"{path}: {why}" for why in _changed(os.path.join(folder, path), files[path])]
     return wrong
 
 
-def _surplus(folder: str, known: set[str]) -> tuple[set[str], list[str]]:
-    """Walk a folder; return the files that are known, and a line for everything else in it."""
+def _surplus(folder: str, known: set[str]) -> tuple[set[str], list[str], bool]:
+    """Walk a folder; return the files that are known, a line for everything else, and whether all of it was seen."""
     parents = {path[:i] for path in known for i, letter in enumerate(path) if letter == "/"}
     found: set[str] = set()
     wrong: list[str] = []
+    whole = True
     for path, kind in _walk(folder):
         if kind == "file" and path in known:
             found.add(path)
+        elif kind not in KINDS:
+            wrong.append(f"{_shown(path) or '.'}: {kind}")
+            whole = False
         elif kind != "folder" or path not in parents:
             wrong.append(f"{_shown(path)}: {kind}, which was not made")
-        if len(wrong) >= SHOWN:
-            wrong.append("and more")
-            break
-    return found, wrong
+        if len(wrong) > SHOWN:
+            return found, [*wrong[:SHOWN], "and more"], False
+    return found, wrong, whole
 
 
 def _walk(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
-    """Give the path and the kind of everything in a folder; no link is followed."""
-    with os.scandir(os.path.join(folder, below)) as entries:
-        for entry in entries:
-            path = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_symlink():
-                yield path, "link"
-            elif entry.is_dir(follow_symlinks=False):
-                yield path, "folder"
-                if path.count("/") < DEPTH:
-                    yield from _walk(folder, path)
-            else:
-                yield path, "file" if entry.is_file(follow_symlinks=False) else "pipe, socket or device"
+    """Give the path and the kind of everything in a folder, or why it can't be read; no link is followed."""
+    try:
+        with os.scandir(os.path.join(folder, below)) as entries:
+            for entry in entries:
+                path = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_symlink():
+                    yield path, LINK
+                elif entry.is_dir(follow_symlinks=False):
+                    yield path, "folder"
+                    if path.count("/") < DEPTH:
+                        yield from _walk(folder, path)
+                else:
+                    yield path, "file" if entry.is_file(follow_symlinks=False) else SPECIAL
+    except OSError as error:
+        yield below, error.strerror or str(error)
 
 
 def _changed(path: str, entry: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,13 +17,13 @@ import numpy as np
 
 from edgecv.artifact import digest_files
 from edgecv.bundle import verify_bundle
-from edgecv.bundle.about import About, hits_by_class
+from edgecv.bundle.about import UNKNOWN, About, hits_by_class
 from edgecv.bundle.apps import write_apps
 from edgecv.bundle.bom import bom
 from edgecv.bundle.card import card
 from edgecv.bundle.drift import drift
 from edgecv.bundle.golden import PIXEL_TOLERANCE, Golden, golden, preprocess_spec
-from edgecv.bundle.sign import sign
+from edgecv.bundle.sign import check_key, sign
 from edgecv.config import VERSION
 from edgecv.devices import Device
 from edgecv.errors import ModelError, UsageError
@@ -35,37 +36,43 @@ from edgecv.store import point, write_atomically
 
 __all__ = ["Options", "write_bundle"]
 
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")  # the form of SPDX's ids
+
 
 @dataclass(frozen=True)
 class Options:
     """How a bundle is made.
 
     `variant`: the version, whatever its status; the best that passes where it is left out. `count`: golden photographs.
-    `drift`: measure what other decoders make of the test split. `key`: a private key (PEM) to sign with.
+    `drift`: measure what other decoders make of the test split. `key`: a private key (PEM) to sign with. `licence`: of
+    the model, as its owner says; an SPDX id. Where it is left out it is that of the photographs, if that is known.
     """
 
     variant: str | None = None
     count: int = 5
     drift: bool = False
     key: Path | None = None
+    licence: str | None = None
 
 
 def write_bundle(stages: Stages, device: Device, results: Results, options: Options | None = None) -> Path:
     """Make the bundle of a target from what a run left; return its folder.
 
-    It is `OUT/bundles/TARGET`, or `OUT/bundles/TARGET-VARIANT` for a version that is named, whole or not at all.
+    It is `OUT/bundles/TARGET`, or `OUT/bundles/TARGET+VARIANT` for a version that is named, whole or not at all.
 
     Raises:
-        UsageError: no version passes, or the results are of another recipe, or the key can't be used.
+        UsageError: no version passes, or the results are of another recipe, or the key or licence can't be used.
+        DataError: a photograph is gone, or none of the test split can be decoded.
         ModelError: the version's file is not the one that was verified.
         DeviceError: the device can't be reached.
         MissingError: it is to be signed, and model-signing is not installed.
     """
     options = options or Options()
+    _check(options)
     _refuse_others(stages, results)
     target, variant = device.target.name, options.variant
     row = _row(results, target, variant)
-    folder = stages.out / "bundles" / (target if variant is None else f"{target}-{variant}")
+    folder = stages.out / "bundles" / (target if variant is None else f"{target}+{variant}")  # "+": in no target's name
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
     with stages.store.lock(f"bundle-{name}"), _whole(folder) as to:
         _fill(stages, device, results, row, options, to=to)
@@ -79,9 +86,11 @@ def _fill(stages: Stages, device: Device, results: Results, row: Row, options: O
     spec = preprocess_spec(recipe.preprocess, input=found.input, output=found.output)
     about = About(
         row=row,
+        accelerator=device.target.accelerator,
         results=results,
         recipe=recipe,
         index=stages.index,
+        licence=options.licence or stages.index.spdx or UNKNOWN,
         files=model,
         spec=spec,
         tolerance=found.tolerance,
@@ -100,6 +109,19 @@ def _fill(stages: Stages, device: Device, results: Results, row: Row, options: O
     _write_manifest(to, signed=options.key is not None)
     if options.key is not None:
         sign(to, options.key)
+
+
+def _check(options: Options) -> None:
+    """Refuse what can't be used before anything is made."""
+    if options.key is not None:
+        check_key(options.key)
+    if options.licence is not None and not LICENCE.fullmatch(options.licence):
+        raise UsageError(
+            "that is not a licence's id",
+            got=ascii(options.licence),
+            expected="one of https://spdx.org/licenses, such as CC-BY-4.0, or LicenseRef-NAME for one of your own",
+            fix="give its id alone: its terms belong beside the model",
+        )
 
 
 def _refuse_others(stages: Stages, results: Results) -> None:
@@ -153,11 +175,11 @@ def _write_golden(about: About, found: Golden, to: Path) -> None:
         entry = {"image": f"{number}.png", "input": f"{number}.input.bin"}
         images.append({**entry, "outputs": outputs.tolist(), "label": labels[int(np.argmax(outputs))]})
     said = {
-        "model": about.files[0].name,
+        "files": {file.name: digest_files(file) for file in about.files},
         "runtime": about.row.runtime,
         "tolerance": found.tolerance,
         "pixel_tolerance": PIXEL_TOLERANCE,
-        "preprocess": dict(list(about.spec.items())[:8]),
+        "preprocess": {key: value for key, value in about.spec.items() if key not in ("output", "normalised_by")},
         "labels": labels,
         "images": images,
     }

@@ -40,13 +40,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Index:
-    """All photographs of a source. `licence` is one line to print where the source has terms of its own."""
+    """All photographs of a source. `licence` is one line to print where the source has terms of its own.
+
+    `spdx`: the id of that licence.
+    """
 
     source: str
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     warnings: tuple[str, ...] = ()
     licence: str | None = None
+    spdx: str | None = None
 
 
 def scan(source: str, *, cache: Path) -> Index:
@@ -59,7 +63,7 @@ def scan(source: str, *, cache: Path) -> Index:
         MissingError: the package of the demo set or of TensorFlow's data sets is not installed.
     """
     if source == "elpv":
-        return _index(source, _elpv(), licence=_ELPV_LICENCE)
+        return _index(source, _elpv(), licence=_ELPV_LICENCE, spdx="CC-BY-NC-SA-4.0")
     if source.startswith("tfds:"):
         return _scan_csv(write_out(source.removeprefix("tfds:"), cache=cache), source)
     path = Path(source)
@@ -87,6 +91,7 @@ def _index(
     classes: Sequence[str] | None = None,
     warnings: Iterable[str] = (),
     licence: str | None = None,
+    spdx: str | None = None,
 ) -> Index:
     """Read the digest of each file and number the classes."""
     classes = sorted({item.label for item in found}) if classes is None else classes
@@ -104,7 +109,7 @@ def _index(
         Sample(path=str(item.path), label=number[item.label], split=item.split, sha256=digest)
         for item, digest in zip(found, digests, strict=True)
     )
-    return Index(source, tuple(classes), samples, tuple(warnings), licence)
+    return Index(source, tuple(classes), samples, tuple(warnings), licence, spdx)
 
 
 def _sha256(path: Path) -> str:
