@@ -26,7 +26,7 @@ setup: .venv/installed ## make .venv with what requirements.lock pins
 	@touch $@
 
 demo: setup ## train, compress, verify and measure EfficientNet-Lite0 on photographs of solar cells
-	$(BIN)/edgecv run models/efficientnet_lite0.toml --target linux-litert --target linux-openvino --bundle $(RUN_ARGS)
+	$(BIN)/edgecv run models/efficientnet_lite0.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
 
 fast-demo: setup ## the same network as fast as it gets: channels removed, distilled, trained with quantization
 	$(BIN)/edgecv run models/efficientnet_lite0_fast.toml --target linux-litert --target linux-openvino $(RUN_ARGS)
@@ -44,7 +44,9 @@ emulator: setup ## set up the emulated ARM processors, 64 and 32 bits, without r
 browser-setup: setup ## fetch LiteRT.js by npm, for the target browser
 	$(BIN)/edgecv setup-device browser
 
-web-app: browser-setup ## show the web app of a run's bundle on this machine; RUN=runs/NAME
+web-app: setup ## show the web app of a run's bundle, made if there is none, in a browser here; RUN=runs/NAME
+	@test -d $(RUN)/bundles || $(BIN)/edgecv bundle $(MODEL) --target linux-litert --out $(RUN) --no-drift $(RUN_ARGS)
+	@$(BIN)/edgecv setup-device browser || echo "no Chromium is needed to look at the page"
 	$(BIN)/edgecv serve $(RUN)
 
 test: setup ## run all tests
