@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, ROOT, Figure, Group, row_of, run_groups
 from edgecv import pipeline
 from edgecv.answers import answers
-from edgecv.devices import Device, Local, ask, open_device
+from edgecv.devices import Device, Local, open_device
 from edgecv.listener import Listener
 from edgecv.measure import Measurement, Subject, measure
 from edgecv.target import Measure, Target, load_target
 from tests import sshd
+from tests.common import logits
 
 RESULT = RESULTS / "devices.json"
 HERE = Target(name="linux-litert", runtime="litert")
@@ -46,18 +46,10 @@ def arm64(listener: Listener) -> Iterator[Figure]:
             here, there = (
                 answers(stages, one, artifact, files, label=f"{variant} on {one.target.name}")[0] for one in devices
             )
-            same = (steps(here, files) == steps(there, files)).all(axis=1)
+            same = (np.rint(logits(here, files[0])) == np.rint(logits(there, files[0]))).all(axis=1)
             how = f"of {len(same)} test images, {RECIPE}; qemu {arm.facts().versions['qemu']}"
             name = f"{variant}, int8 logits on {arm.target.name} that are those of x86"
             yield Figure(name, float(same.mean()), ">= 1", how)
-
-
-def steps(probabilities: NDArray[np.float32], files: tuple[Path, ...]) -> NDArray[np.int64]:
-    """Give the int8 logits behind a float32 softmax, `(n, classes)`, each less the first one's."""
-    operators = ask(Local(HERE), files, do="graph")["operators"]
-    scale = next(one["scale"] for one in reversed(operators) if one["dtype"] == "int8")
-    logits = np.log(probabilities.astype(np.float64)) / scale
-    return np.rint(logits - logits[:, :1]).astype(np.int64)
 
 
 def targets(listener: Listener) -> Iterator[Figure]:

@@ -1,7 +1,7 @@
 """Measure the figures that edgecv holds itself to, print them beside what was asked, and write results/figures.json.
 
-`python -m benchmarks.figures [NAME...]` runs all groups, or those named: start, overhead, imagenet, native, demo,
-flowers. Groups that need the evaluation data in ../shared/data are left out, and say so, where it is absent.
+`python -m benchmarks.figures [NAME...]` runs all groups, or those named, and records each: start, overhead, imagenet,
+native, demo, flowers. Groups that need the evaluation data in ../shared/data are left out where it is not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.common import RESULTS, ROOT, SHARED, Figure, printed, recorded, row_of
+from benchmarks.common import RESULTS, ROOT, SHARED, Figure, Group, row_of, run_groups
 from edgecv.devices import Local, ask
+from edgecv.listener import Listener
 from edgecv.measure import Subject, compare_measurements, measure
 from edgecv.recipe import Preprocess
 from edgecv.results import Results, dump_results
@@ -35,7 +36,7 @@ BIN = Path(sys.executable).parent
 SIZE = 224
 
 
-def start() -> Iterator[Figure]:
+def start(_: Listener) -> Iterator[Figure]:
     """How long the command line and the import take, warm: the median of 15."""
     for name, command, asked in (
         ("edgecv --help, s", [*EDGECV, "--help"], "<= 0.3"),
@@ -45,7 +46,7 @@ def start() -> Iterator[Figure]:
         yield Figure(name, statistics.median(times), asked, "median of 15 processes, warm")
 
 
-def overhead() -> Iterator[Figure]:
+def overhead(_: Listener) -> Iterator[Figure]:
     """What `edgecv bench FILE` takes beyond the time that the runtime was asked to work."""
     file = ROOT / "tests" / "data" / "tiny.tflite"
     begin = time.perf_counter()
@@ -60,7 +61,7 @@ def overhead() -> Iterator[Figure]:
     yield Figure("edgecv bench FILE beyond the runtime's own time, s", wall - own, "<= 5", how)
 
 
-def imagenet() -> Iterator[Figure]:
+def imagenet(_: Listener) -> Iterator[Figure]:
     """EfficientNet-Lite0 with ImageNet weights at 224 px on 650 validation images, calibrated on the first 300."""
     from edgecv import data, nets, train
     from edgecv.verify import top_k
@@ -136,7 +137,7 @@ def _speedups(subjects: dict[str, Subject]) -> Iterator[Figure]:
         yield Figure(f"{runtime} int8 faster than float32, times", comparison.ratio, asked, how)
 
 
-def native() -> Iterator[Figure]:
+def native(_: Listener) -> Iterator[Figure]:
     """How far our p50 is from the median of the runtimes' own tools, in turn, on the files that the demo left."""
     models = ROOT / "runs" / "efficientnet_lite0" / "models"
     for runtime, name, tool in (
@@ -178,7 +179,7 @@ def _benchmark_app(path: Path) -> float:
         return float(found["latency (ms)"])  # its median
 
 
-def demo() -> Iterator[Figure]:
+def demo(_: Listener) -> Iterator[Figure]:
     """The demo from an empty store, and again; the largest memory of all its processes together."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*EDGECV, "run", "models/efficientnet_lite0.toml", "--out", f"{folder}/run", "--json"]
@@ -194,7 +195,7 @@ def demo() -> Iterator[Figure]:
     yield from _accuracy("demo", found, asked=">= 0.85")
 
 
-def flowers() -> Iterator[Figure]:
+def flowers(_: Listener) -> Iterator[Figure]:
     """The demo's recipe on another data set."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*EDGECV, "run", "models/efficientnet_lite0.toml", "--data", str(SHARED / "flowers12")]
@@ -245,7 +246,7 @@ def _resident(process: psutil.Process) -> int:
     return total
 
 
-GROUPS: dict[str, tuple[Callable[[], Iterator[Figure]], bool]] = {
+GROUPS: dict[str, tuple[Group, bool]] = {
     "start": (start, False),
     "overhead": (overhead, False),
     "imagenet": (imagenet, True),
@@ -255,19 +256,5 @@ GROUPS: dict[str, tuple[Callable[[], Iterator[Figure]], bool]] = {
 }
 
 
-def main(names: list[str]) -> None:
-    """Measure the groups named, or all, and print each figure beside what was asked."""
-    figures: list[Figure] = []
-    for name in names or GROUPS:
-        group, needs_data = GROUPS[name]
-        if needs_data and not SHARED.is_dir():
-            print(f"left out: {name} needs the evaluation data in ../shared/data")
-            continue
-        figures += printed(group())
-    if not names:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "figures.json").write_text(json.dumps(recorded(figures), indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_groups(GROUPS, sys.argv[1:], path=RESULTS / "figures.json")

@@ -5,7 +5,6 @@ The photographs are scikit-learn's handwritten digits (Alpaydin and Kaynak, UCI,
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from benchmarks.common import ROOT
 from edgecv import pipeline
 from edgecv.bundle.web import serve_web
-from edgecv.devices.browser import NAMES
+from edgecv.devices.browser import chromium_here
 from edgecv.terminal import Terminal
 from tests.digits import write_digits
 
@@ -30,10 +29,9 @@ def main() -> None:
         digits, out = write_digits(Path(folder) / "digits"), Path(folder) / "run"
         stages, targets = pipeline.prepare(RECIPE, targets=["browser"], data=digits, out=out, listener=terminal)
         pipeline.execute(stages, targets, bundles=True, command="edgecv run digits.toml --target browser --bundle")
-        executable = next(filter(None, map(shutil.which, NAMES)), None)
-        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        _report(chromium, out / "report.html")
-        _web_app(chromium, out, next((digits / SHOWN).iterdir()))
+        browser = playwright.chromium.launch(executable_path=chromium_here(), args=["--no-sandbox"])
+        _report(browser, out / "report.html")
+        _web_app(browser, out, next((digits / SHOWN).iterdir()))
 
 
 def _report(chromium: Any, report: Path) -> None:
