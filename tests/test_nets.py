@@ -2,6 +2,7 @@ import csv
 import importlib.util
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ def tf_keras():
     if importlib.util.find_spec("tf_keras") is None:
         pytest.skip("needs the extra train")
     return keras()
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No server can be reached; urllib keeps the first proxies that it saw, so it is made to look again."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: refused at once
+    urllib.request.install_opener(None)
+    yield monkeypatch
+    urllib.request.install_opener(None)
 
 
 @pytest.fixture(scope="session")
@@ -295,10 +306,8 @@ def test_a_weights_file_with_another_digest_is_refused(tmp_path, monkeypatch):
     ("net", "size", "width"),
     [("mobilenet_v2", 96, 0.35), ("mobilenet_v3_small", 224, 0.75), ("efficientnet_b0", 224, 1.0)],
 )
-def test_without_internet_the_message_says_what_to_do(net, size, width, tmp_path, monkeypatch, capfd, tf_keras):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: refused at once
+def test_without_internet_the_message_says_what_to_do(net, size, width, tmp_path, offline, capfd, tf_keras):
+    offline.setenv("HOME", str(tmp_path))
     with pytest.raises(MissingError, match=rf"{net}, width {width}, {size} px") as error:
         nets.load_imagenet(nets.build(net, size=96, classes=2, width=width), net)
     assert 'weights = "none"' in error.value.fix
