@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -309,7 +310,11 @@ def test_the_command_prints_the_address_and_ends_by_interrupt(bundle: Path) -> N
     pipe = subprocess.PIPE
     # A job that a script started in the background ignores Ctrl-C, and so would its children.
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **heard) as serving:
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **heard) as serving,
+        contextlib.ExitStack() as ended,
+    ):
+        ended.callback(serving.kill)  # else a failure waits for it
         assert serving.stdout is not None
         url = serving.stdout.readline().strip()
         with urllib.request.urlopen(url) as answer:
