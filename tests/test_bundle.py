@@ -413,6 +413,17 @@ def test_the_card_tells_nothing_of_what_disturbed_other_devices(about):
     assert "While it was measured" not in card(replace(about, results=results))
 
 
+@pytest.mark.parametrize(
+    ("cpu", "told_of"), [("Cortex-A76", ["board: it is hot"]), (None, ["busy", "board: it is hot"])]
+)
+def test_the_card_tells_of_the_runs_machine_where_that_ran_the_version(cpu, told_of, about):
+    results = with_warnings(about, "busy", "board: it is hot")
+    devices = {"board": {**results.host, "cpu": cpu or results.host["cpu"]}}
+    row = about.row.model_copy(update={"target": "board"})
+    results = results.model_copy(update={"rows": (*results.rows, row), "devices": devices})
+    assert replace(about, row=row, results=results).warnings == told_of
+
+
 def test_the_card_names_of_this_machines_software_what_ran_the_version(bundle):
     (line,) = re.findall(r"\| software \| (.*) \|", (bundle / "card.md").read_text())
     package = {"here-litert": "ai-edge-litert", "here-openvino": "openvino"}[bundle.name]

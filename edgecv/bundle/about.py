@@ -73,13 +73,18 @@ class About:
 
     @property
     def warnings(self) -> list[str]:
-        """What disturbed measuring the version: a run's warnings of the machine, of the device, and of itself."""
+        """What disturbed measuring the version: a run's warnings of the device, of itself, and of the run's machine.
+
+        Those name nobody; where another processor ran the version they are not of it.
+        """
         if self.row.latency_ms is None or self.row.timing == "estimated":
             return []
         rows, found = self.results.rows, self.results.host.get("warnings", ())
         named = {f"{row.variant} on {row.target}: " for row in rows} | {f"{row.target}: " for row in rows}
-        others = named - {f"{self.row.variant} on {self.row.target}: ", f"{self.row.target}: "}
-        return [warning for warning in found if not warning.startswith(tuple(others))]
+        own = (f"{self.row.variant} on {self.row.target}: ", f"{self.row.target}: ")
+        here = self.machine.get("cpu") == self.results.host.get("cpu")
+        others = tuple(named.difference(own)) if here else ("",)
+        return [warning for warning in found if warning.startswith(own) or not warning.startswith(others)]
 
 
 def source_name(source: str) -> str:
