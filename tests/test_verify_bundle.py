@@ -1,12 +1,14 @@
 """What is changed, added, linked or signed by another in a bundle is refused before a runtime opens anything."""
 
 import ast
+import base64
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -280,6 +282,16 @@ def test_a_signed_bundle_is_accepted_by_its_key_wherever_it_lies(signed, keys):
     assert script(signed).returncode == 0
 
 
+def test_a_signed_bundle_is_accepted_however_its_folder_is_spelled(tmp_path, keys, monkeypatch):
+    folder = write(tmp_path / "made", signed=True)
+    monkeypatch.chdir(tmp_path)
+    for signer in (Path("made"), folder):
+        sign(signer, keys / "mine.pem")
+        payload = json.loads((folder / "model.sig").read_text())["dsseEnvelope"]["payload"]
+        assert str(tmp_path) not in base64.b64decode(payload).decode()
+        assert [check_bundle(one, key=keys / "mine.pub") for one in (Path("made"), folder)] == [[], []]
+
+
 def test_a_wrong_key_is_refused(signed, keys):
     (problem,) = check_bundle(signed, key=keys / "theirs.pub")
     assert "model.sig: not the signature of these files by this key: Key mismatch" in problem
@@ -309,6 +321,14 @@ def test_a_key_that_can_not_sign_is_refused(copy, keys):
     with pytest.raises(UsageError, match="can't sign with"):
         sign(copy, keys / "mine.pub")
     assert not (copy / "model.sig").exists()
+
+
+@pytest.mark.parametrize(("name", "written"), [("mine.pub", "NEW.pem"), ("none.pem", "none.pem")])
+def test_the_way_to_another_key_leaves_the_one_that_is_there_alone(name, written, copy, keys):
+    with pytest.raises(UsageError) as caught:
+        sign(copy, keys / name)
+    assert Path(caught.value.fix.split()[-1]).name == written
+    assert str(keys / "mine.pub") not in caught.value.fix
 
 
 def test_the_command_checks_a_bundle(signed, keys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def sign(folder: Path, key: Path) -> None:
         UsageError: the key can't be used.
     """
     with _refusing(key):
-        config = _signer(key).set_hashing_config(_all_but_the_signature(folder))
+        config = _signer(key).set_hashing_config(_all_but_the_signature())
         config.sign(str(folder), str(folder / SIGNATURE))
 
 
@@ -59,7 +60,7 @@ def check_bundle(folder: Path, *, key: Path | None = None) -> list[str]:
         return [f"{SIGNATURE}: missing: the bundle is not signed"]
     if (folder / SIGNATURE).stat().st_size > SIGNATURE_BYTES:
         return [f"{SIGNATURE}: more than {SIGNATURE_BYTES} bytes"]
-    config = verifying.Config().set_hashing_config(_all_but_the_signature(folder))
+    config = verifying.Config().set_hashing_config(_all_but_the_signature())
     try:
         config.use_elliptic_key_verifier(public_key=str(key))
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -69,14 +70,14 @@ def check_bundle(folder: Path, *, key: Path | None = None) -> list[str]:
             config.verify(str(folder), str(folder / SIGNATURE))
     # A damaged signature can make its readers raise nearly anything.
     except Exception as error:
-        reason = " ".join((str(error) or type(error).__name__).partition("[")[0].split())
+        reason = " ".join((str(error) or type(error).__name__).split())
         return [f"{SIGNATURE}: not the signature of these files by this key: {ascii(reason)[1:-1][:200]}"]
     return []
 
 
-def _all_but_the_signature(folder: Path) -> Any:
-    hashing = _library().hashing
-    return hashing.Config().set_ignored_paths(paths=[str(folder / SIGNATURE)], ignore_git_paths=False)
+def _all_but_the_signature() -> Any:
+    # Its paths start at the folder that is hashed.
+    return _library().hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
 
 
 def _signer(key: Path) -> Any:
@@ -90,11 +91,12 @@ def _refusing(key: Path) -> Iterator[None]:
         with _silent():
             yield
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        new = key if not os.path.lexists(key) else "NEW.pem"  # openssl would write over a key that is there
         raise UsageError(
             f"can't sign with {key}",
-            got=str(error),
-            expected="a private key of an elliptic curve, PEM, without a password",
-            fix=f"openssl ecparam -name prime256v1 -genkey -noout -out {key}",
+            got="a key of another kind" if isinstance(error, AttributeError) else str(error),
+            expected="a private key of P-256, P-384 or P-521, PEM, without a password",
+            fix=f"openssl ecparam -name prime256v1 -genkey -noout -out {new}",
         ) from error
 
 
