@@ -11,9 +11,10 @@ from typing import Any
 
 from edgecv import compress, host, measure, report, runtimes
 from edgecv.artifact import Artifact
-from edgecv.bundle import Options, write_bundle
+from edgecv.bundle import Options, remove_outdated, write_bundle
 from edgecv.causes import causes
 from edgecv.config import VERSION, locate
+from edgecv.data import index_digest
 from edgecv.devices import Device, elsewhere, open_device, warned
 from edgecv.errors import ConfigError, EdgecvError, EnvError, ModelError
 from edgecv.evidence import made, measured, verified, verified_file
@@ -76,6 +77,8 @@ def execute(
         rows, raw, entries = _evidence(stages, devices)
         results = _results(stages, devices, rows, warnings=[*warnings, *warned(devices), *_spreads(raw)])
         _write(stages, results, {"rows": raw, **causes(stages, entries)}, command=command)
+        for folder in remove_outdated(stages.out, results):
+            stages.listener.note(f"removed {folder}: it held a version of an earlier run")
         for device in devices if bundles else ():
             try:
                 stages.listener.note(f"bundle: {write_bundle(stages, device, results, Options(drift=True))}")
@@ -139,7 +142,11 @@ def _opened(targets: Sequence[Target]) -> Iterator[tuple[Device, ...]]:
 
 def _results(stages: Stages, devices: Sequence[Device], rows: tuple[Row, ...], *, warnings: list[str]) -> Results:
     facts = {**host.facts(), "runtimes": host.runtime_versions(), "warnings": warnings}
-    recipe = RecipeEntry(name=stages.recipe.name, sha256=recipe_digest(stages.recipe))
+    recipe = RecipeEntry(
+        name=stages.recipe.name,
+        sha256=recipe_digest(stages.recipe),
+        photographs_sha256=index_digest(stages.index),
+    )
     return Results(edgecv=VERSION, recipe=recipe, host=facts, devices=elsewhere(devices), rows=rows)
 
 

@@ -140,5 +140,6 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """SHA-256 of the recipe's values (comments and the order of keys do not count)."""
-    return hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the recipe's values but for where photographs lie; comments and the order of keys do not count."""
+    values = recipe.model_dump(mode="json", exclude={"data": {"source"}})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

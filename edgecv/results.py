@@ -166,10 +166,11 @@ class Row(Config):
 
 
 class RecipeEntry(Config):
-    """Which recipe, by its name and the digest of its values."""
+    """Which recipe, by its name and the digest of its values; and of the photographs, their labels and splits."""
 
     name: str
     sha256: str
+    photographs_sha256: str = ""
 
 
 class Results(Config):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from edgecv import data, pipeline
-from edgecv.bundle import Options, decoders, drift, problems
+from edgecv.bundle import Options, decoders, drift, problems, remove_outdated
 from edgecv.bundle.about import About
 from edgecv.bundle.bom import bom
 from edgecv.bundle.card import card
@@ -151,10 +151,56 @@ def test_a_model_that_is_not_the_verified_one_is_refused(place, tmp_path):
     assert list((tmp_path / "run" / "bundles").iterdir()) == []
 
 
-def test_results_of_other_photographs_are_refused(place):
-    stages, _ = pipeline.prepare(place / "litert.toml", out=place / "litert", store=place / "store")
-    with pytest.raises(UsageError, match="of another recipe, or of other photographs"):
-        pipeline.bundle(stages, TARGETS[:1])
+def test_results_of_another_recipe_are_refused(place):
+    with pytest.raises(UsageError, match="of another recipe"):
+        pipeline.bundle(prepared(place, "openvino", out=place / "litert"), TARGETS[:1])
+
+
+def renamed(digits):
+    (digits / "0").rename(digits / "zero")
+
+
+def lost(digits):
+    next((digits / "0").iterdir()).unlink()
+
+
+@pytest.mark.parametrize("change", [renamed, lost])
+def test_photographs_that_changed_after_the_run_are_refused(change, place, tmp_path):
+    digits = shutil.copytree(place / "digits", tmp_path / "digits")
+
+    def stages():
+        return pipeline.prepare(place / "litert.toml", data=digits, out=place / "litert", store=place / "store")[0]
+
+    assert pipeline.bundle(stages(), TARGETS[:1], Options(variant="int8"))  # wherever they lie
+    change(digits)
+    with pytest.raises(UsageError, match="of other photographs, labels or splits"):
+        pipeline.bundle(stages(), TARGETS[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "stays"),
+    [
+        ("here-litert", "pass", True),
+        ("here-litert", "fail: drop 9.0 pp (limit 2.0)", False),
+        ("here-litert+int8", "fail: drop 9.0 pp (limit 2.0)", True),
+        ("here-litert+float16", "pass", False),
+        ("mine", "pass", True),
+    ],
+)
+def test_a_run_removes_a_bundle_that_it_would_not_make(name, status, stays, place, tmp_path):
+    stages = with_status(place, tmp_path, status)
+    results = read_results(stages.out / "results.json")
+    (made,) = pipeline.bundle(stages, TARGETS[:1], Options(variant=(best(results.rows) or results.rows[1]).variant))
+    made.rename(made.with_name(name))
+    assert remove_outdated(stages.out, results) == ([] if stays else [made.with_name(name)])
+    assert made.with_name(name).is_dir() == stays
+
+
+def test_a_run_removes_a_bundle_of_another_model(place, tmp_path):
+    stages = with_status(place, tmp_path, "pass")
+    (made,) = pipeline.bundle(stages, TARGETS[:1])
+    (made / "model.tflite").write_bytes(b"an earlier one")
+    assert remove_outdated(stages.out, read_results(stages.out / "results.json")) == [made]
 
 
 def test_a_key_that_can_not_sign_is_refused_before_anything_is_made(place, tmp_path):
@@ -588,7 +634,7 @@ def test_a_licence_that_the_owner_says_is_taken_and_starting_weights_have_theirs
     child = command(place, "--variant", "int8", "--licence", "LicenseRef-Mine")
     assert child.returncode == 0, child.stderr
     folder = place / "litert" / "bundles" / "here-litert+int8"
-    assert 'license: "licenseref-mine"\n' in (folder / "card.md").read_text()
+    assert 'license: "other"\nlicense_name: "mine"\n' in (folder / "card.md").read_text()
     assert "- Its licence, LicenseRef-Mine, is what its owner said. edgecv" in (folder / "card.md").read_text()
     bill = cyclonedx((folder / "bom.json").read_text())
     assert bill["metadata"]["component"]["licenses"] == [{"expression": "LicenseRef-Mine"}]
@@ -597,7 +643,13 @@ def test_a_licence_that_the_owner_says_is_taken_and_starting_weights_have_theirs
     assert "is what its owner said; the weights that its training began with are Apache-2.0. edgecv" in text
 
 
-@pytest.mark.parametrize("licence", ["", "mine: all of it", "MIT\nlicense: none"])
+def test_a_licences_id_is_spelled_as_spdx_does(place, tmp_path):
+    (folder,) = pipeline.bundle(with_status(place, tmp_path, "pass"), TARGETS[:1], Options(licence="cc-by-4.0"))
+    component = json.loads((folder / "bom.json").read_text())["metadata"]["component"]
+    assert component["licenses"] == [{"expression": "CC-BY-4.0"}]
+
+
+@pytest.mark.parametrize("licence", ["", "mine: all of it", "MIT\nlicense: none", "CC-BY-4.O", "MIT OR Apache-2.0"])
 def test_a_licence_that_is_no_id_is_refused_before_anything_is_made(place, tmp_path, licence):
     with pytest.raises(UsageError, match="not a licence's id"):
         pipeline.bundle(with_status(place, tmp_path, "pass"), TARGETS[:1], Options(licence=licence))

@@ -2,6 +2,6 @@
 
 from edgecv.bundle.sign import check_bundle
 from edgecv.bundle.verify_bundle import problems
-from edgecv.bundle.write import Options, write_bundle
+from edgecv.bundle.write import Options, remove_outdated, write_bundle
 
-__all__ = ["Options", "check_bundle", "problems", "write_bundle"]
+__all__ = ["Options", "check_bundle", "problems", "remove_outdated", "write_bundle"]

@@ -38,7 +38,7 @@ def _metadata(about: About) -> dict[str, Any]:
     row = about.row
     tags = ["edgecv", row.runtime, row.precision, row.target]
     entry = {
-        "license": about.licence.lower(),
+        **_licence_entry(about.licence),
         "library_name": LIBRARIES.get(row.runtime, row.runtime),
         "pipeline_tag": "image-classification",
         "tags": sorted(set(tags)),
@@ -54,6 +54,12 @@ def _metadata(about: About) -> dict[str, Any]:
         "metrics": metrics,
     }
     return {**entry, "model-index": [{"name": about.name, "results": [result]}]}
+
+
+def _licence_entry(spdx: str) -> dict[str, str]:
+    """Name a licence as Hugging Face's model cards do."""
+    _, own, name = spdx.lower().partition("licenseref-")
+    return {"license": "other", "license_name": name} if own else {"license": spdx.lower()}
 
 
 def _yaml(value: Any, indent: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packaging.licenses import canonicalize_license_expression
 
 from edgecv.artifact import digest_files
 from edgecv.bundle import verify_bundle
@@ -25,8 +26,9 @@ from edgecv.bundle.drift import drift
 from edgecv.bundle.golden import PIXEL_TOLERANCE, Golden, golden, preprocess_spec
 from edgecv.bundle.sign import check_key, sign
 from edgecv.config import VERSION
+from edgecv.data import index_digest
 from edgecv.devices import Device
-from edgecv.errors import ModelError, UsageError
+from edgecv.errors import EdgecvError, ModelError, UsageError
 from edgecv.recipe import recipe_digest
 from edgecv.report import best
 from edgecv.results import Results, Row
@@ -34,9 +36,9 @@ from edgecv.runtimes import model_files
 from edgecv.stages import Stages
 from edgecv.store import point, write_atomically
 
-__all__ = ["Options", "write_bundle"]
+__all__ = ["Options", "remove_outdated", "write_bundle"]
 
-LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")  # the form of SPDX's ids
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")  # one id, no expression of several
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,32 @@ def write_bundle(stages: Stages, device: Device, results: Results, options: Opti
     return folder
 
 
+def remove_outdated(out: Path, results: Results) -> list[Path]:
+    """Remove bundles in `out` of targets that were run anew, where they are not of the version that the results name.
+
+    Returns:
+        Their folders. Those of other targets stay.
+    """
+    removed = []
+    for target in {row.target for row in results.rows}:
+        for folder in (out / "bundles" / target, *(out / "bundles").glob(f"{target}+*")):
+            if folder.is_dir() and not _of_results(folder, results, target):
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return sorted(removed)
+
+
+def _of_results(folder: Path, results: Results, target: str) -> bool:
+    """Tell whether a bundle is of the version that one made now would have."""
+    try:
+        row = _row(results, target, folder.name.partition("+")[2] or None)
+        assert row.artifact is not None
+        files = model_files(folder / f"model{Path(row.artifact.path).suffix}")
+        return digest_files(*files) == row.artifact.sha256
+    except (EdgecvError, OSError):
+        return False
+
+
 def _fill(stages: Stages, device: Device, results: Results, row: Row, options: Options, *, to: Path) -> None:
     model = _copy_model(stages.out, row, to)
     recipe = stages.recipe
@@ -90,7 +118,7 @@ def _fill(stages: Stages, device: Device, results: Results, row: Row, options: O
         results=results,
         recipe=recipe,
         index=stages.index,
-        licence=options.licence or stages.index.spdx or UNKNOWN,
+        licence=_spelled(options.licence) or stages.index.spdx or UNKNOWN,
         files=model,
         spec=spec,
         tolerance=found.tolerance,
@@ -115,23 +143,38 @@ def _check(options: Options) -> None:
     """Refuse what can't be used before anything is made."""
     if options.key is not None:
         check_key(options.key)
-    if options.licence is not None and not LICENCE.fullmatch(options.licence):
+    _spelled(options.licence)
+
+
+def _spelled(licence: str | None) -> str | None:
+    """Spell a licence's id as SPDX does; refuse what is none."""
+    try:
+        if licence is not None and not LICENCE.fullmatch(licence):
+            raise ValueError(licence)
+        return licence and canonicalize_license_expression(licence)
+    except ValueError as error:
         raise UsageError(
             "that is not a licence's id",
-            got=ascii(options.licence),
+            got=ascii(licence),
             expected="one of https://spdx.org/licenses, such as CC-BY-4.0, or LicenseRef-NAME for one of your own",
             fix="give its id alone: its terms belong beside the model",
-        )
+        ) from error
 
 
 def _refuse_others(stages: Stages, results: Results) -> None:
-    if results.recipe.sha256 != recipe_digest(stages.recipe):
-        raise UsageError(
-            f"the results in {stages.out} are of another recipe, or of other photographs",
-            got=f"recipe {results.recipe.sha256[:12]}",
-            expected=recipe_digest(stages.recipe)[:12],
-            fix="give the RECIPE, --data and --out of the run, or do `edgecv run` again",
-        )
+    """Refuse results whose labels and test split are not those of the recipe and photographs that were given."""
+    noted = results.recipe
+    for what, got, expected in (
+        ("another recipe", noted.sha256, recipe_digest(stages.recipe)),
+        ("other photographs, labels or splits", noted.photographs_sha256, index_digest(stages.index)),
+    ):
+        if got != expected:
+            raise UsageError(
+                f"the results in {stages.out} are of {what}",
+                got=got[:12] or "no digest",
+                expected=expected[:12],
+                fix="give the RECIPE, --data and --out of the run, or do `edgecv run` again",
+            )
 
 
 def _row(results: Results, target: str, variant: str | None) -> Row:
@@ -143,7 +186,10 @@ def _row(results: Results, target: str, variant: str | None) -> Row:
     else:
         row, problem = next((row for row in rows if row.variant == variant), None), f"no {variant} on {target}"
     if row is None or row.artifact is None:
-        fix = "name one by --variant: its card will say that it did not pass" if rows else "`edgecv run` on it first"
+        made = [row.variant for row in rows if row.artifact is not None]
+        fix = (
+            f"`edgecv bundle ... --variant {made[0]}`, or another: its card says its status" if made else "`edgecv run`"
+        )
         raise UsageError(problem, got=have, fix=fix)
     return row
 
