@@ -29,7 +29,7 @@ needs_emulator = pytest.mark.skipif(emulator("aarch64").version() is None, reaso
 def test_it_is_a_processor_of_its_own() -> None:
     with open_device(TARGET) as device:
         facts = device.facts()
-    assert (facts.machine["arch"], facts.machine["cpu"]) == ("aarch64", "aarch64, emulated by qemu")
+    assert (facts.machine["arch"], facts.machine["cpu"]) == ("aarch64", "aarch64, cortex-a76, emulated by qemu")
     assert facts.machine["flags"] == []
     assert set(facts.versions) == {"ai-edge-litert", "numpy", "qemu"}
 
@@ -69,7 +69,7 @@ def test_a_file_that_is_no_model_takes_down_only_the_worker(tmp_path: Path) -> N
 @needs_emulator
 def test_what_is_set_up_stays_as_it_is() -> None:
     (line,) = setup_device(TARGET)
-    assert line.startswith("arm64-emulated is ready: aarch64, emulated by qemu")
+    assert line.startswith("arm64-emulated is ready: aarch64, cortex-a76, emulated by qemu")
 
 
 def test_where_it_is_not_set_up_the_command_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

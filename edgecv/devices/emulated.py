@@ -42,5 +42,5 @@ class Emulated(Local):
             got = ran.answer.get("refused") or ran.child.stderr.strip()[-300:]
             raise DeviceError(f"{name} does not run the worker", got=got, fix=fix)
         told = {**ran.answer["machine"], "cpuinfo": ""}  # which is this machine's
-        machine = {**host.facts_of(told), "cpu": f"{self.target.host}, emulated by qemu"}
+        machine = {**host.facts_of(told), "cpu": f"{self.target.host}, {self.emulator.core}, emulated by qemu"}
         return Facts(machine, {**ran.answer["versions"], "qemu": version}, timing="emulated")

@@ -31,22 +31,27 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class _Processor:
-    """Debian's names of a processor, qemu's, and what runs models there: Debian packages and wheels."""
+    """Debian's names of a processor, qemu's program and core, and what runs models: Debian packages and wheels."""
 
     debian: str
     triplet: str
     qemu: str
+    core: str
     packages: tuple[str, ...]
     wheels: tuple[str, ...]
 
 
 PROCESSORS = {
-    "aarch64": _Processor("arm64", "aarch64-linux-gnu", "qemu-aarch64", LIBRARIES, ("ai-edge-litert", "numpy")),
+    # The core of a Raspberry Pi 5. LiteRT takes SME on qemu's "max", which few boards have, and qemu is slow at it.
+    "aarch64": _Processor(
+        "arm64", "aarch64-linux-gnu", "qemu-aarch64", "cortex-a76", LIBRARIES, ("ai-edge-litert", "numpy")
+    ),
     # There are no wheels of LiteRT or numpy for it: the predecessor's, and Debian's numpy.
     "armv7l": _Processor(
         "armhf",
         "arm-linux-gnueabihf",
         "qemu-arm",
+        "max",
         (*LIBRARIES, "python3-numpy", "libblas3", "liblapack3", "libgfortran5", "libatomic1"),
         ("tflite-runtime",),
     ),
@@ -65,6 +70,11 @@ class Emulator:
         """The program that runs the processor's programs."""
         return self.folder / "bin" / PROCESSORS[self.processor].qemu
 
+    @property
+    def core(self) -> str:
+        """The core that is emulated, as qemu names it."""
+        return PROCESSORS[self.processor].core
+
     def command(self) -> list[str]:
         """Give the command of the processor's Python, with the runtime's wheels."""
         root = self.folder / "sysroot"
@@ -75,7 +85,8 @@ class Emulator:
         )
         named = {"PYTHONHOME": root / "usr", "PYTHONPATH": modules, "LD_LIBRARY_PATH": libraries}
         settings = [part for name, value in named.items() for part in ("-E", f"{name}={value}")]
-        return [str(self.qemu), "-L", str(root), *settings, str(root / "usr/bin" / PYTHON), "-s"]
+        program = [str(self.qemu), "-cpu", self.core, "-L", str(root), *settings]
+        return [*program, str(root / "usr/bin" / PYTHON), "-s"]
 
     def version(self) -> str | None:
         """Ask qemu for its version; None where it is not set up."""
