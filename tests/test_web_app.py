@@ -292,6 +292,25 @@ def test_nothing_beside_the_bundle_is_served(bundle: Path) -> None:
                 urllib.request.urlopen(url + path)
 
 
+def test_a_link_out_of_the_bundle_is_not_followed(bundle: Path) -> None:
+    (bundle.parent / "secret.txt").write_text("secret")
+    (bundle.parent / "index.html").write_text("secret")
+    (bundle / "golden" / "file.txt").symlink_to(bundle.parent / "secret.txt")
+    (bundle / "golden" / "index.html").symlink_to(bundle.parent / "index.html")
+    (bundle / "beside").symlink_to(bundle.parent, target_is_directory=True)
+    with serve_web(bundle) as url:
+        for path in ("golden/file.txt", "golden/", "golden/index.html", "beside/", "beside/secret.txt"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{url}../../{path}")
+
+
+def test_a_bundle_that_is_named_by_a_link_is_served(bundle: Path) -> None:
+    (bundle.parent / "named").symlink_to(bundle, target_is_directory=True)
+    (bundle / "other.txt").symlink_to("labels.txt")
+    with serve_web(bundle.parent / "named") as url, urllib.request.urlopen(f"{url}../../other.txt") as answer:
+        assert answer.read() == (bundle / "labels.txt").read_bytes()
+
+
 def test_another_sites_name_for_this_machine_is_refused(bundle: Path) -> None:
     with serve_web(bundle) as url:
         asked = urllib.request.Request(url, headers={"Host": "elsewhere.example"})

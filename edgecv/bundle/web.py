@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -116,7 +117,13 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         """Answer for this machine's own names alone: another name that leads here is a trick of some other site."""
         if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
             return self.send_error(403)
-        return super().send_head()
+        return super().send_head() if self._own() else self.send_error(404)
+
+    def _own(self) -> bool:
+        """Whether what would be sent is edgecv's or lies in the bundle, where a link may lead anywhere."""
+        path, bundle = self.translate_path(self.path), os.path.realpath(self.directory)
+        sent = (os.path.realpath(os.path.join(path, name)) for name in ("", "index.html", "index.htm"))
+        return Path(path) in self.others.values() or all(Path(one).is_relative_to(bundle) for one in sent)
 
     def list_directory(self, path: object) -> None:
         self.send_error(404)
