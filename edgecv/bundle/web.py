@@ -21,6 +21,17 @@ __all__ = ["serve_web", "web_app", "web_files"]
 PAGE = Path(__file__).parent / "app" / "web"
 PLACE = "app/web"
 OWN_NAMES = ("127.0.0.1", "localhost")
+# All that the page needs. A bundle is passed on, its page too: what a script reads is to go nowhere else.
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'",  # inline: the import map
+        "img-src 'self' data: blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
 # What the page loads of LiteRT.js: one thread, with and without relaxed SIMD, which not all browsers have.
 LOADED = {
     "core.js": "core/dist/index.js",
@@ -129,7 +140,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.send_error(404)
 
     def end_headers(self) -> None:
-        for name, value in HEADERS.items():
+        for name, value in {**HEADERS, "Content-Security-Policy": POLICY}.items():
             self.send_header(name, value)
         super().end_headers()
 
