@@ -45,7 +45,7 @@ browser-setup: setup ## fetch LiteRT.js by npm, for the target browser
 	$(BIN)/edgecv setup-device browser
 
 web-app: setup ## show the web app of a run's bundle, made if there is none, in a browser here; RUN=runs/NAME
-	@test -d $(RUN)/bundles || $(BIN)/edgecv bundle $(MODEL) --target linux-litert --out $(RUN) --no-drift $(RUN_ARGS)
+	@ls $(RUN)/bundles/*/model.tflite >/dev/null 2>&1 || $(BIN)/edgecv bundle $(MODEL) --target linux-litert --out $(RUN) --no-drift $(RUN_ARGS)
 	@$(BIN)/edgecv setup-device browser || echo "no Chromium is needed to look at the page"
 	$(BIN)/edgecv serve $(RUN)
 

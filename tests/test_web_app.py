@@ -335,6 +335,18 @@ def test_a_runs_folder_stands_for_its_bundle(bundle: Path, tmp_path: Path) -> No
         assert answer.read() == (bundle / "labels.txt").read_bytes()
 
 
+@pytest.mark.parametrize(("has", "made"), [(None, True), ("model.xml", True), ("model.tflite", False)])
+def test_make_web_app_makes_a_bundle_where_none_runs_in_a_browser(has: str | None, made: bool, tmp_path: Path) -> None:
+    (tmp_path / "bundles" / "one").mkdir(parents=True)
+    if has:
+        (tmp_path / "bundles" / "one" / has).touch()
+    (tmp_path / "edgecv").write_text('#!/bin/sh\necho "$1"\n')
+    (tmp_path / "edgecv").chmod(0o755)
+    command = ["make", "-s", "-o", ".venv/installed", "web-app", f"BIN={tmp_path}", f"RUN={tmp_path}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [*(["bundle"] if made else []), "setup-device", "serve"]
+
+
 def test_the_command_prints_the_address_and_ends_by_interrupt(bundle: Path) -> None:
     command = [sys.executable, "-m", "edgecv", "serve", str(bundle)]
     pipe = subprocess.PIPE
