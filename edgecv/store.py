@@ -32,11 +32,12 @@ from filelock import FileLock, Timeout
 from edgecv.config import cache_folder
 from edgecv.errors import StoreError
 
-__all__ = ["Done", "Step", "Store", "default_root", "point", "write_atomically"]
+__all__ = ["Done", "Step", "Store", "default_root", "disk_errors", "point", "write_atomically"]
 
 log = logging.getLogger(__name__)
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 KILL_AT = "EDGECV_KILL_AT"  # the tests' way to die at a named point
 
 
@@ -53,13 +54,31 @@ def default_root() -> Path:
     return cache_folder() / "edgecv"
 
 
+@contextlib.contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that can't be written into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        # numpy says "3311616 requested and 3145600 written", and no number.
+        if error.errno not in NO_ROOM | NOT_WRITABLE and "requested and" not in str(error):
+            raise
+        free = shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free
+        raise StoreError(
+            f"can't write {place}",
+            got=f"{error.strerror or error} ({free / 1e6:,.0f} MB free)",
+            expected="a folder that can be written, with room",
+            fix="free some space (`edgecv store gc`), or choose another folder (EDGECV_STORE, --out)",
+        ) from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     Raises:
         StoreError: the disk is full or the folder can't be written; nothing is left behind.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -123,7 +142,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._sound: set[str] = set()
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             for name in ("objects", "steps", "runs", "locks", "tmp"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
 
@@ -166,7 +185,7 @@ class Store:
             point(f"{step.name}:started")
             with (
                 tempfile.TemporaryDirectory(dir=self.root / "tmp", prefix=f"{os.getpid()}-") as folder,
-                _disk_errors(self.root),
+                disk_errors(self.root),
             ):
                 begin = time.monotonic()
                 value = work(Path(folder))
@@ -307,24 +326,6 @@ class Store:
         if not all((self.root / "objects" / digest).is_file() for digest in record["files"].values()):
             return None
         return Done(key, record["name"], record["value"], record["files"], record["seconds"], reused=True)
-
-
-@contextlib.contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that can't be written into a StoreError."""
-    try:
-        yield
-    except OSError as error:
-        # numpy says "3311616 requested and 3145600 written", and no number.
-        if error.errno not in DISK_ERRORS and "requested and" not in str(error):
-            raise
-        free = shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free
-        raise StoreError(
-            f"can't write {place}",
-            got=f"{error.strerror or error} ({free / 1e6:,.0f} MB free)",
-            expected="a folder that can be written, with room",
-            fix="free some space (`edgecv store gc`), or choose another folder (EDGECV_STORE, --out)",
-        ) from error
 
 
 def _canonical(value: Any) -> str:

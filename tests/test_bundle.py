@@ -1,5 +1,6 @@
 """Bundles of a real run: what is in them, that they are the same twice, and that what is changed in one is refused."""
 
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from edgecv.bundle.card import card
 from edgecv.bundle.golden import as_png, golden, tolerance
 from edgecv.config import NAME
 from edgecv.devices import Local
-from edgecv.errors import DataError, MissingError, ModelError, UsageError
+from edgecv.errors import DataError, MissingError, ModelError, StoreError, UsageError
 from edgecv.nets.imagenet import PACKAGES
 from edgecv.recipe import Preprocess
 from edgecv.report import best, verdict
@@ -148,7 +149,37 @@ def test_a_model_that_is_not_the_verified_one_is_refused(place, tmp_path):
         path.write_bytes(path.read_bytes()[:-1] + b"\x00\x01")
     with pytest.raises(ModelError, match="is not the file that was verified"):
         pipeline.bundle(stages, TARGETS[:1])
-    assert list((tmp_path / "run" / "bundles").iterdir()) == []
+    assert not (tmp_path / "run" / "bundles").exists()
+
+
+def test_a_bundle_that_fails_leaves_the_others(place, tmp_path):
+    stages = with_status(place, tmp_path, "pass")
+    (folder,) = pipeline.bundle(stages, TARGETS[:1])
+    for path in (tmp_path / "run" / "models").glob("*.tflite"):
+        path.write_bytes(b"another")
+    with pytest.raises(ModelError):
+        pipeline.bundle(stages, TARGETS[:1], Options(variant="int8"))
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_folder_that_can_not_be_written_is_said_with_what_to_do(place, tmp_path):
+    stages = with_status(place, tmp_path, "pass")
+    (tmp_path / "run" / "bundles").touch()
+    with pytest.raises(StoreError, match=r"can't write .*here-litert") as caught:
+        pipeline.bundle(stages, TARGETS[:1])
+    assert "File exists" in caught.value.got
+    assert "--out" in caught.value.fix
+
+
+def test_a_disk_that_is_full_is_said_and_nothing_is_left(place, tmp_path, monkeypatch):
+    def copy(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stages = with_status(place, tmp_path, "pass")
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(StoreError, match=r"can't write .*here-litert"):
+        pipeline.bundle(stages, TARGETS[:1])
+    assert not (tmp_path / "run" / "bundles").exists()
 
 
 def test_results_of_another_recipe_are_refused(place):

@@ -34,7 +34,7 @@ from edgecv.report import best
 from edgecv.results import Results, Row
 from edgecv.runtimes import model_files
 from edgecv.stages import Stages
-from edgecv.store import point, write_atomically
+from edgecv.store import disk_errors, point, write_atomically
 
 __all__ = ["Options", "remove_outdated", "write_bundle"]
 
@@ -67,6 +67,7 @@ def write_bundle(stages: Stages, device: Device, results: Results, options: Opti
         DataError: a photograph is gone, or none of the test split can be decoded.
         ModelError: the version's file is not the one that was verified.
         DeviceError: the device can't be reached.
+        StoreError: the folder can't be written, or the disk is full.
         MissingError: it is to be signed, and model-signing is not installed.
     """
     options = options or Options()
@@ -245,20 +246,23 @@ def _write_manifest(to: Path, *, signed: bool) -> None:
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of `folder` once the block has ended well, by renames."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.????????.part"):  # by one that was killed
-        shutil.rmtree(left)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
-    try:
-        new, old = work / "new", work / "old"
-        new.mkdir()
-        yield new
-        point("bundle:made")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.????????.part"):  # by one that was killed
+            shutil.rmtree(left)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+        try:
+            new, old = work / "new", work / "old"
+            new.mkdir()
+            yield new
+            point("bundle:made")
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there are bundles in it
+                folder.parent.rmdir()
 
 
 def _json(value: Any) -> bytes:
