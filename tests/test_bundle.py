@@ -326,6 +326,36 @@ def test_the_python_app_names_what_a_photograph_shows(bundle):
     assert len(out.splitlines()) == 5
 
 
+def no_photograph(kind, folder):
+    photo = folder / f"{kind}.jpg"
+    if kind == "folder":
+        photo.mkdir()
+    if kind == "text":
+        photo.write_text("no photograph")
+    if kind == "cut":
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(noise).save(photo)
+        photo.write_bytes(photo.read_bytes()[:2000])
+    return photo
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut"])
+def test_the_python_app_says_in_a_line_that_it_can_not_read_a_photograph(kind, copy, tmp_path):
+    photo = no_photograph(kind, tmp_path)
+    command = [sys.executable, str(copy / "app" / "python" / "app.py"), str(photo)]
+    child = subprocess.run(command, capture_output=True, text=True)
+    assert (child.returncode, child.stdout, len(child.stderr.splitlines())) == (1, "", 1), child.stderr
+    assert child.stderr.startswith(f"{photo}: ")
+
+
+@pytest.mark.parametrize("name", ["golden.json", "0.png", "0.input.bin"])
+def test_the_self_test_names_a_golden_file_that_is_not_there(name, copy):
+    (copy / "golden" / name).unlink()
+    child = self_test(copy)
+    assert (child.returncode, "Traceback" in child.stderr) == (1, False), child.stderr
+    assert re.search(f"^FAILED: .*{re.escape(name)}", child.stdout + child.stderr, re.MULTILINE)
+
+
 def two_labels_swapped(folder, place):
     lines = (folder / "labels.txt").read_text().splitlines()
     lines[-1], lines[-2] = lines[-2], lines[-1]

@@ -58,6 +58,10 @@ if __name__ == "__main__":
         sys.exit(self_test.main())
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    found = load()(pixels(sys.argv[1]))
+    try:
+        photo = pixels(sys.argv[1])
+    except Exception as error:  # Pillow raises of every kind
+        sys.exit(f"{sys.argv[1]}: {error}")
+    found = load()(photo)
     for place in found.argsort()[::-1][:5]:
         print(f"{found[place]:6.1%}  {LABELS[place]}")
