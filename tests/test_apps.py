@@ -260,6 +260,15 @@ def test_cpp_refuses_what_is_no_image(content: bytes, cpp: Path, ir_bundle: Path
     assert ran.stderr.startswith(f"classify: {tmp_path / 'none.jpg'}: ")
 
 
+@needs_cmake
+def test_cpp_answers_for_the_images_after_one_that_it_can_not_read(cpp: Path, ir_bundle: Path, tmp_path: Path) -> None:
+    image = ir_bundle / "golden" / "0.jpg"
+    ran = command(cpp, ir_bundle, tmp_path / "none.jpg", image)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1), ran.stderr
+    assert str(tmp_path / "none.jpg") in ran.stderr
+    assert ran.stdout.startswith(f"{image}: ")
+
+
 # C, LiteRT on this computer, and a Cortex-M7.
 
 ARM = ("arm-none-eabi-gcc", "qemu-system-arm", "make")
@@ -347,7 +356,26 @@ def test_c_refuses_what_is_no_frame(content: bytes, c_host: Path, tmp_path: Path
     (tmp_path / "frame.ppm").write_bytes(content)
     ran = command(c_host / "build" / "classify", tmp_path / "frame.ppm")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert "not a binary PPM or PGM" in ran.stderr
+    assert f"classify: {tmp_path / 'frame.ppm'}: not a binary PPM or PGM" in ran.stderr
+
+
+@needs_gcc
+def test_c_says_why_a_frame_can_not_be_opened(c_host: Path, tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none.ppm", "No such file or directory"), (tmp_path, "Is a directory")):
+        ran = command(c_host / "build" / "classify", path)
+        assert (ran.returncode, ran.stderr.splitlines()[-1]) == (1, f"classify: {path}: {why}")
+
+
+@needs_gcc
+def test_c_reads_a_frame_whose_head_has_comments(c_host: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8).tobytes()
+    answers = []
+    for head in (b"P6 30 20 255\n", b"P6\n# a camera's\n#\n30 20\n# 7 levels\n255\n"):
+        (tmp_path / "frame.ppm").write_bytes(head + pixels)
+        ran = command(c_host / "build" / "classify", tmp_path / "frame.ppm")
+        assert ran.returncode == 0, ran.stderr
+        answers.append(ran.stdout.splitlines()[1:])
+    assert answers[0] == answers[1]
 
 
 SPOILT_C = {

@@ -1,4 +1,5 @@
 /* Classify frames on a computer, with the same model, labels and preprocessing as on the board, by LiteRT. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,30 +64,41 @@ static const float *infer(const uint8_t *input) {
     return outputs;
 }
 
+/* Read a number of the head, after spaces and comments, which go from # to the line's end; 0 where there is none. */
+static int number(FILE *file) {
+    int value;
+    char hash[2];
+    while (fscanf(file, " %1[#]", hash) == 1 && fscanf(file, "%*[^\n]") != EOF) {}
+    return fscanf(file, "%d", &value) == 1 ? value : 0;
+}
+
+static bool is_side(int pixels) { return pixels >= 1 && pixels <= 16384; }
+
 /* Read a binary PPM (colour) or PGM (grey), 8 bits: what a camera's frame looks like in a file. */
 static struct frame read_frame(const char *path) {
     FILE *file = fopen(path, "rb");
     char kind;
-    int width, height, levels;
-    struct frame frame = {NULL, 0, 0, 0};
-    if (!file || fscanf(file, "P%c %d %d %d", &kind, &width, &height, &levels) != 4 || (kind != '5' && kind != '6') ||
-        levels != 255 || width < 1 || height < 1 || width > 16384 || height > 16384)
-        goto close;
-    fgetc(file); /* the one space that ends the head */
-    const int channels = kind == '6' ? 3 : 1;
-    const size_t size = (size_t)width * height * channels;
-    uint8_t *pixels = malloc(size);
-    if (pixels && fread(pixels, 1, size, file) == size) frame = (struct frame){pixels, width, height, channels};
-    else free(pixels);
-close:
-    if (file) fclose(file);
-    return frame;
+    int width, height;
+    if (file && fscanf(file, "P%c", &kind) == 1 && (kind == '5' || kind == '6') && is_side(width = number(file)) &&
+        is_side(height = number(file)) && number(file) == 255) {
+        fgetc(file); /* the one space that ends the head */
+        const int channels = kind == '6' ? 3 : 1;
+        const size_t size = (size_t)width * height * channels;
+        uint8_t *pixels = malloc(size);
+        if (pixels && fread(pixels, 1, size, file) == size) {
+            fclose(file);
+            return (struct frame){pixels, width, height, channels};
+        }
+    }
+    const bool unread = !file || ferror(file);
+    fprintf(stderr, "classify: %s: %s\n", path,
+            unread ? strerror(errno) : "not a binary PPM or PGM of 8 bits, or not all of one");
+    exit(1);
 }
 
 static void classify(const char *path) {
     static uint8_t input[MODEL_INPUT_BYTES];
     const struct frame frame = read_frame(path);
-    need(!frame.pixels, "not a binary PPM or PGM of 8 bits");
     const size_t words = FIT_WORDS(frame.width, frame.height, MODEL_SIZE);
     int32_t *work = calloc(words, sizeof *work);
     need(!work || !fit(&frame, &model_preprocess, input, work, words), "the frame can't be resized");

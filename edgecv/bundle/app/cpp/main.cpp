@@ -211,8 +211,16 @@ int main(int argc, char** argv) try {
     const fs::path bundle = argv[1];
     if (std::strcmp(argv[2], "--self-test") == 0) return SelfTest(bundle).run() ? 0 : 1;
     Classifier classifier(bundle);
-    for (int i = 2; i < argc; ++i) classify(classifier, argv[i]);
-    return 0;
+    int failed = 0;
+    for (int i = 2; i < argc; ++i) {
+        try {
+            classify(classifier, argv[i]);
+        } catch (const std::exception& error) {  // the other images have their answers
+            std::cerr << "classify: " << error.what() << '\n';
+            failed = 1;
+        }
+    }
+    return failed;
 } catch (const std::exception& error) {
     std::cerr << "classify: " << error.what() << '\n';
     return 1;
