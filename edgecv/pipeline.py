@@ -29,7 +29,7 @@ from edgecv.stats import process_figure, spread_warning
 from edgecv.store import Store, default_root, point, write_atomically
 from edgecv.target import Target, load_target
 
-__all__ = ["DEFAULT_TARGETS", "build", "bundle", "check", "execute", "prepare", "run", "write_report"]
+__all__ = ["DEFAULT_TARGETS", "build", "bundle", "check", "execute", "prepare", "run", "targets_of", "write_report"]
 
 DEFAULT_TARGETS = ("linux-litert", "linux-openvino")
 RESULTS, MEASUREMENTS = "results.json", "measurements.json"
@@ -93,6 +93,17 @@ def bundle(stages: Stages, targets: Sequence[Target], options: Options | None = 
     results = read_results(stages.out / RESULTS)
     with stages.store.in_use(), _opened(targets) as devices:
         return [write_bundle(stages, device, results, options) for device in devices]
+
+
+def targets_of(stages: Stages) -> tuple[Target, ...]:
+    """Read the targets that the run in `stages.out` was on, by the names in its results.
+
+    Raises:
+        UsageError: there is no run.
+        ConfigError: one has a name that no target that ships has: its file is to be given.
+    """
+    names = dict.fromkeys(row.target for row in read_results(stages.out / RESULTS).rows)
+    return tuple(load_target(locate(name, "targets")) for name in names)
 
 
 def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifact]]:

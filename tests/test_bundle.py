@@ -266,15 +266,30 @@ def test_a_test_split_of_which_nothing_can_be_decoded_is_refused(tmp_path):
         golden_of(tmp_path / "broken.png")
 
 
-def command(place, *options, env=None):
-    arguments = ["bundle", place / "litert.toml", "--data", place / "digits", "--out", place / "litert"]
-    arguments += ["--target", place / "here-litert.toml", "--no-drift", *options]
+def command(place, *options, targets=("here-litert",), env=None):
+    arguments = ["bundle", place / "litert.toml", "--data", place / "digits", "--out", place / "litert", "--no-drift"]
+    arguments += [word for name in targets for word in ("--target", place / f"{name}.toml")]
+    arguments += options
     return subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "edgecv", *map(str, arguments)],
-        env={**os.environ, "EDGECV_STORE": str(place / "store"), **(env or {})},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "EDGECV_STORE": str(place / "store"), **(env or {})},
         capture_output=True,
         text=True,
+        cwd=place,  # where its targets/ is
     )
+
+
+def test_the_command_takes_the_targets_of_the_run_where_none_is_named(place):
+    (place / "targets").mkdir()
+    shutil.copy(place / "here-litert.toml", place / "targets")
+    child = command(place, "--variant", "float32", targets=())
+    assert (child.returncode, child.stdout.split()) == (0, [str(place / "litert/bundles/here-litert+float32")])
+
+
+def test_the_command_tells_what_it_wrote_before_a_target_that_fails(place):
+    child = command(place, "--variant", "float32", targets=("here-litert", "here-openvino"))
+    assert (child.returncode, child.stdout.split()) == (2, [str(place / "litert/bundles/here-litert+float32")])
+    assert "no float32 on here-openvino" in child.stderr
 
 
 def test_the_command_writes_it_without_tensorflow(place):

@@ -40,7 +40,7 @@ def run(
     from edgecv.pipeline import execute
 
     names = [*(target or ()), *(_within_reach() if all_targets else ())]
-    with _prepared(recipe, names, data=data, out=out) as (stages, targets):
+    with _prepared(recipe, names or None, data=data, out=out) as (stages, targets):
         command = shlex.join(["edgecv", *sys.argv[1:]])
         results = execute(stages, targets, quick=quick, bundles=bundle, command=command)
     show(results, as_json=json_, max_drop_pp=stages.recipe.limits.max_drop_pp)
@@ -120,12 +120,16 @@ def bundle(
 ) -> None:
     """Write what an app developer needs of a finished run's best version: OUT/bundles/TARGET."""
     from edgecv.bundle import Options
-    from edgecv.pipeline import bundle
+    from edgecv.pipeline import bundle, targets_of
 
     options = Options(variant=variant, count=golden, drift=drift, key=sign, licence=licence)
-    with _prepared(recipe, target, data=data, out=out) as (stages, targets):
-        folders = bundle(stages, targets, options)
-    columns([{"bundle": str(folder)} for folder in folders], as_json=json_)
+    written: list[dict[str, str]] = []
+    try:
+        with _prepared(recipe, target or [], data=data, out=out) as (stages, targets):
+            for one in targets or targets_of(stages):
+                written += [{"bundle": str(folder)} for folder in bundle(stages, [one], options)]
+    finally:  # those before one that fails are there
+        columns(written, as_json=json_)
 
 
 @commands.command()
@@ -149,12 +153,16 @@ def report(
 def _prepared(
     recipe: str, targets: list[str] | None, *, data: str | None, out: Path | None
 ) -> Iterator[tuple[Stages, tuple[Target, ...]]]:
-    """Read and check what a command was given, and show how the stages go while the block runs."""
+    """Read and check what a command was given, and show how the stages go while the block runs.
+
+    `targets`: the default ones where it is None.
+    """
     from edgecv.pipeline import DEFAULT_TARGETS, prepare
     from edgecv.terminal import Terminal
 
+    given = DEFAULT_TARGETS if targets is None else targets
     with Terminal() as terminal:
-        yield prepare(recipe, targets=targets or DEFAULT_TARGETS, data=data, out=out, listener=terminal)
+        yield prepare(recipe, targets=given, data=data, out=out, listener=terminal)
 
 
 def _within_reach() -> list[str]:
