@@ -41,7 +41,7 @@ def read(path: Path, model: type[C]) -> C:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read {path}", got=error.strerror or str(error), fix="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, or a number of 5000 digits
         raise ConfigError(
             f"{path} is not TOML", got=str(error), expected="https://toml.io, UTF-8", fix="correct the file"
         ) from error

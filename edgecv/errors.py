@@ -54,6 +54,12 @@ class UsageError(EdgecvError):
 
     exit_code = 2
 
+    @property
+    def status(self) -> str:
+        """Word it as the status of a row."""
+        why = self.got or (self.expected and f"expected {self.expected}")
+        return f"fail: {self.what}: {why}" if why else f"fail: {self.what}"
+
 
 class ConfigError(UsageError):
     """Refuse a recipe or a target file."""

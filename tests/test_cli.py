@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgecv.cli import recipes
+from edgecv.cli import machine, recipes
 from edgecv.terminal import Terminal
 from tests.conftest import ROOT
 
@@ -194,3 +194,30 @@ def test_all_targets_are_those_that_files_are_built_for(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert {"linux-litert", "mine"} & {*recipes._within_reach()} == {"linux-litert"}
     assert "mine: no files are built for onnxruntime" in capsys.readouterr().err
+
+
+BAD = {
+    "host": 'name = "host"\nruntime = "litert"\ntransport = "ssh"\nhost = "-x"\n',
+    "processor": 'name = "processor"\nruntime = "litert"\ntransport = "emulated"\nhost = "riscv"\n',
+    "other": 'name = "another"\nruntime = "litert"\n',
+    "numbers": f"threads = {'1' * 5000}\n",
+    "text": "no toml\n",
+}
+
+
+def test_a_target_that_is_wrong_is_a_row_that_says_so_and_takes_no_other_down(tmp_path, monkeypatch, capsys):
+    (tmp_path / "targets").mkdir()
+    for name, text in BAD.items():
+        (tmp_path / "targets" / f"{name}.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANDROID_SERIAL", "my phone")
+    found = {name: status for name, _, status in machine.reached()}
+    assert found["linux-litert"].startswith("ready")
+    assert found["host"] == "fail: '-x' is not a host: expected user@host, or an entry of ~/.ssh/config"
+    assert found["android-phone"] == "fail: 'my phone' is not a serial: expected one that `adb devices` lists"
+    assert found["other"] == "fail: targets/other.toml: the name is not the file's: another"
+    assert "riscv" in found["processor"]
+    assert all("is not TOML: " in found[name] for name in ("numbers", "text"))
+    monkeypatch.setattr(recipes, "reached", lambda: [("text", None, found["text"]), *machine.reached()[-1:]])
+    assert "text" not in recipes._within_reach()
+    assert f"text: {found['text']}" in capsys.readouterr().err

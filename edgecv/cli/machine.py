@@ -11,6 +11,8 @@ from edgecv.cli.options import JsonOpt
 from edgecv.cli.printing import columns, words
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgecv.target import Target
 
 __all__ = ["commands", "reached"]
@@ -38,8 +40,8 @@ def models(json_: JsonOpt = False) -> None:
 def targets(json_: JsonOpt = False) -> None:
     """List the targets, and whether each can be reached now."""
     rows = [
-        {"name": one.name, "runtime": one.runtime, "summary": one.summary, "status": status}
-        for one, status in reached()
+        {"name": name, "runtime": one.runtime if one else "", "summary": one.summary if one else "", "status": status}
+        for name, one, status in reached()
     ]
     columns(rows, as_json=json_)
 
@@ -104,14 +106,22 @@ def store_gc(json_: JsonOpt = False) -> None:
     )
 
 
-def reached() -> list[tuple[Target, str]]:
-    """Reach every target's device, all at the same time."""
+def reached() -> list[tuple[str, Target | None, str]]:
+    """Reach every target's device, all at the same time: its name, the target if its file is right, its status."""
     from concurrent.futures import ThreadPoolExecutor
 
     from edgecv.config import listing
     from edgecv.devices import reachable
+    from edgecv.errors import ConfigError
     from edgecv.target import load_target
 
-    found = [load_target(path) for path in listing("targets")]
-    with ThreadPoolExecutor(len(found) or 1) as pool:
-        return list(zip(found, pool.map(reachable, found), strict=True))
+    def reach(path: Path) -> tuple[str, Target | None, str]:
+        try:
+            target = load_target(path)
+        except ConfigError as error:
+            return path.stem, None, " ".join(error.status.split())
+        return path.stem, target, reachable(target)
+
+    paths = listing("targets")
+    with ThreadPoolExecutor(len(paths) or 1) as pool:
+        return list(pool.map(reach, paths))

@@ -171,11 +171,11 @@ def _within_reach() -> list[str]:
     from edgecv.runtimes import RUNTIMES
 
     names = []
-    for one, status in reached():
-        if not status.startswith("ready"):
-            tell(f"{one.name}: {status}")
+    for name, one, status in reached():
+        if not one or not status.startswith("ready"):
+            tell(f"{name}: {status}")
         elif RUNTIMES[one.runtime].format not in FORMATS:
-            tell(f"{one.name}: no files are built for {one.runtime}")
+            tell(f"{name}: no files are built for {one.runtime}")
         else:
-            names.append(one.name)
+            names.append(name)
     return names

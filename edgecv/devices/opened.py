@@ -13,7 +13,7 @@ from edgecv.devices.emulated import Emulated
 from edgecv.devices.local import Local
 from edgecv.devices.micro import Compiling, reference
 from edgecv.devices.ssh import Ssh
-from edgecv.errors import EnvError
+from edgecv.errors import EnvError, UsageError
 from edgecv.target import Target
 
 __all__ = ["elsewhere", "open_device", "reachable", "warned"]
@@ -65,7 +65,7 @@ def reachable(target: Target) -> str:
             facts = device.facts()
             if isinstance(device, Compiling):
                 device.compiler.version()
-    except EnvError as error:
+    except (EnvError, UsageError) as error:
         return " ".join(error.status.split())
     names = [f"{name} {version}" for name, version in facts.versions.items() if name != "numpy"]
     return f"ready ({', '.join([*names, *filter(None, [facts.machine.get('accelerator')])])})"
