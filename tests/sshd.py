@@ -78,7 +78,8 @@ def serve(place: Path) -> Iterator[Board]:
     )
     shell.chmod(0o755)
     (place / "sshd").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
+        f"ListenAddress 127.0.0.1\nListenAddress ::1\nPort {port}\n"
+        f"HostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
         f"StrictModes no\nPidFile none\nSubsystem sftp {SFTP}\nForceCommand {shell}\n"
     )
     (place / "known").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")

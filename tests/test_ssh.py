@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -274,6 +276,33 @@ def test_a_board_that_tells_nonsense_of_itself_is_a_row_and_not_a_fault(
 def test_a_host_that_ssh_would_take_for_more_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="is not a host"):
         Ssh(Target(name="board", runtime="litert", transport="ssh").model_copy(update={"host": name, "name": name}))
+
+
+@pytest.mark.parametrize(
+    ("host", "there"),
+    [
+        ("board", "board:file"),
+        ("pi@board", "pi@board:file"),
+        ("::1", "[::1]:file"),
+        ("pi@fd00::5", "pi@[fd00::5]:file"),
+    ],
+)
+def test_an_address_with_colons_is_told_from_the_path_behind_it(host: str, there: str) -> None:
+    shell = Shell("board", host)
+    assert shell.there("file") == there
+    shell.close(last="true")
+
+
+def test_a_board_with_an_ipv6_address_is_reached(board: Board, tmp_path: Path) -> None:
+    port = board.config.read_text().partition("Port ")[2].split()[0]
+    with contextlib.suppress(OSError), socket.create_connection(("::1", int(port)), timeout=5):
+        (tmp_path / "known").write_text(f"[::1]:{port} {board.key.read_text()}")
+    if not (tmp_path / "known").exists():
+        pytest.skip("there is no IPv6 here")
+    own = (f"Port {port}", f"IdentityFile {board.place}/user", f"UserKnownHostsFile {tmp_path}/known")
+    board.written("Host ::1", *own)
+    with open_device(target(host="::1")) as device:
+        assert device.facts().versions
 
 
 def test_files_are_measured_on_a_board_and_the_results_say_which(board: Board) -> None:

@@ -71,7 +71,9 @@ class Shell:
 
     def there(self, path: str) -> str:
         """Write a path of the host's as `copy` takes it; a relative one starts at the user's home."""
-        return f"{self.host}:{path}"
+        user, at, address = self.host.rpartition("@")
+        # scp would take the first colon of an IPv6 address for the one before a path.
+        return f"{user}{at}[{address}]:{path}" if ":" in address else f"{self.host}:{path}"
 
     def close(self, last: str) -> None:
         """Run a last command where the host was reached, and close the connection."""
