@@ -20,6 +20,7 @@ import pytest
 
 from edgecv import host
 from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
+from edgecv.devices.refusals import refusal
 from edgecv.devices.setup import packages_for
 from edgecv.devices.shell import Shell
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
@@ -226,6 +227,7 @@ def test_a_changed_key_is_refused_and_no_command_overwrites_it(board: Board, tmp
         ("HostName nowhere.invalid", "there is no host board", "~/.ssh/config"),
         ("Port 1", "runs no ssh server there", "sshd"),
         ("HostKeyAlgorithms rsa-sha2-512", "offers only what this ssh refuses", "HostKeyAlgorithms"),
+        ("NoSuchOption yes", "can't read its config", "~/.ssh/config"),
         ("KexAlgorithms diffie-hellman-group1-sha1", "offers only what this ssh refuses", "KexAlgorithms"),
     ],
 )
@@ -272,7 +274,10 @@ def test_a_board_that_tells_nonsense_of_itself_is_a_row_and_not_a_fault(
     assert reachable(target()).startswith(("fail: board tells of itself", "fail: board does not run the worker"))
 
 
-@pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "board; true", "a b", "$(true)"])
+@pytest.mark.parametrize(
+    "name",
+    ["-oProxyCommand=touch /tmp/x", "board; true", "a b", "$(true)", "@board", "pi@", "pi@-oProxyCommand=x", "a:b@c"],
+)
 def test_a_host_that_ssh_would_take_for_more_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="is not a host"):
         Ssh(Target(name="board", runtime="litert", transport="ssh").model_copy(update={"host": name, "name": name}))
@@ -303,6 +308,24 @@ def test_a_board_with_an_ipv6_address_is_reached(board: Board, tmp_path: Path) -
     board.written("Host ::1", *own)
     with open_device(target(host="::1")) as device:
         assert device.facts().versions
+
+
+@pytest.mark.parametrize("length", [100, 130])
+def test_a_socket_whose_path_is_too_long_names_the_variable(
+    length: int, board: Board, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 108 bytes, one goes over; and one with what ssh appends while it makes it."""
+    base = tmp_path_factory.mktemp("s")
+    place = base / ("a" * (length - len(f"{base}//edgecv-12345678/s")))
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    error = refused()
+    assert "TMPDIR" in error.fix
+
+
+@pytest.mark.parametrize("said", ["usage: ssh [-46AaCfGg] destination", "remote username contains invalid characters"])
+def test_what_ssh_does_not_take_is_no_lost_connection(said: str) -> None:
+    assert not refusal("board", "board", said).passing
 
 
 def test_files_are_measured_on_a_board_and_the_results_say_which(board: Board) -> None:

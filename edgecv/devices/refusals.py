@@ -26,6 +26,13 @@ KNOWN = (
         "allow what it offers in its entry of ~/.ssh/config (HostKeyAlgorithms, KexAlgorithms)",
     ),
     ("No route to host", "{host} is not on the network", "switch it on, then give the same command again"),
+    *(
+        (words, "the path of ssh's socket is too long here", "set TMPDIR to a folder with a shorter path")
+        for words in ("ControlPath too long", "too long for Unix domain socket")
+    ),
+    ("invalid characters", "{host} is not a host to ssh", "correct host in the target"),
+    ("usage: ssh", "this ssh does not take what it is given", "update openssh-client"),
+    ("bad configuration options", "ssh can't read its config", "correct ~/.ssh/config"),
 )
 
 

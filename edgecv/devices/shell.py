@@ -98,7 +98,10 @@ class Shell:
 
 def _checked(host: str) -> str:
     """Refuse what ssh would take for an option, or a shell for more than a host."""
-    if not host or host.startswith("-") or not host.isprintable() or NO_HOST & set(host):
+    user, at, address = host.rpartition("@")
+    named = address and bool(user) == bool(at) and ":" not in user  # where scp would end the host
+    option = host.startswith("-") or address.startswith("-")
+    if not named or option or not host.isprintable() or NO_HOST & set(host):
         expected = "user@host, or an entry of ~/.ssh/config"
         raise ConfigError(f"{host!r} is not a host", expected=expected, fix="correct host in the target")
     return host
