@@ -328,6 +328,35 @@ def test_what_ssh_does_not_take_is_no_lost_connection(said: str) -> None:
     assert not refusal("board", "board", said).passing
 
 
+def behind(board: Board, *jump: str, known: object) -> None:
+    """Put the board behind a jump host, which is its own server too."""
+    own = board.config.read_text().partition("Host board\n")[2]
+    lines = "".join(f" {line}\n" for line in jump)
+    board.config.write_text(
+        f"Host board\n ProxyJump jump\n UserKnownHostsFile {known}\nHost jump\n{lines}Host board jump\n{own}"
+    )
+
+
+def test_a_jump_host_that_is_not_known_is_refused_at_once(board: Board) -> None:
+    behind(board, "UserKnownHostsFile /dev/null", known=board.known)
+    error = refused()
+    assert "jump host" in error.what
+    assert "`ssh board true`" in error.fix
+
+
+def test_a_board_behind_a_jump_host_is_reached(board: Board) -> None:
+    behind(board, known=board.known)
+    with open_device(target()) as device:
+        assert device.facts().versions
+
+
+def test_an_unknown_key_behind_a_jump_host_is_added_by_a_command_that_gets_there(board: Board) -> None:
+    behind(board, known="/dev/null")
+    error = refused()
+    assert "not among the known hosts" in error.what
+    assert error.fix.endswith("ssh -o StrictHostKeyChecking=ask board true")
+
+
 def test_files_are_measured_on_a_board_and_the_results_say_which(board: Board) -> None:
     found = bench([TINY, DATA / "tiny-int8.tflite"], target=target(), brief=True)
     assert [(row.target, row.latency_ms and row.latency_ms.processes) for row in found.rows] == [("board", 5)] * 2

@@ -34,6 +34,7 @@ KNOWN = (
     ("usage: ssh", "this ssh does not take what it is given", "update openssh-client"),
     ("bad configuration options", "ssh can't read its config", "correct ~/.ssh/config"),
 )
+UNSEEN = "UNKNOWN port 65535"  # what ssh names the far end of a jump host or a command that gets there
 
 
 def refusal(name: str, host: str, stderr: str) -> ReachError:
@@ -41,7 +42,10 @@ def refusal(name: str, host: str, stderr: str) -> ReachError:
     text = stderr.strip()
     last = text.splitlines()[-1][:300] if text else "the connection closed"
     if "IDENTIFICATION HAS CHANGED" in text or "Host key verification failed" in text:
-        return _unknown(name, host, changed="IDENTIFICATION HAS CHANGED" in text)
+        return _unknown(name, host, last, changed="IDENTIFICATION HAS CHANGED" in text)
+    if UNSEEN in text and _behind(host):
+        fix = f"type `ssh {shlex.quote(host)} true`, which shows why"
+        return ReachError(f"{name}: the jump host of {host} is not known, or refuses", got=last, fix=fix)
     for words, what, fix in KNOWN:
         if words in text:
             return ReachError(f"{name}: {what.format(host=host)}", got=last, fix=fix.format(host=host))
@@ -51,23 +55,37 @@ def refusal(name: str, host: str, stderr: str) -> ReachError:
 
 def resolved(host: str) -> tuple[str, str]:
     """Give a host's address and port by ssh's own config, without a connection; as it is spelled without an ssh."""
+    values = _config(host)
+    return values.get("hostname", host), values.get("port", "22")
+
+
+def _config(host: str) -> dict[str, str]:
+    """Give what ssh's own config holds for a host; nothing without an ssh."""
     try:
         said = _said(["ssh", "-G", "--", host])
     except FileNotFoundError:
         said = ""
-    values = dict(line.split(maxsplit=1) for line in said.splitlines() if " " in line)
-    return values.get("hostname", host), values.get("port", "22")
+    return dict(line.split(maxsplit=1) for line in said.splitlines() if " " in line)
 
 
-def _unknown(name: str, host: str, *, changed: bool) -> ReachError:
-    """Refuse a key, show it, and say what to type for one that is right."""
+def _behind(host: str) -> bool:
+    """Tell whether ssh's own config reaches a host by another one, or by a command."""
+    values = _config(host)
+    return any(values.get(key, "none") != "none" for key in ("proxyjump", "proxycommand"))
+
+
+def _unknown(name: str, host: str, last: str, *, changed: bool) -> ReachError:
+    """Refuse a key, show it where it can be asked for, and say what to type for one that is right."""
     address, port = resolved(host)
     known_as = address if port == "22" else f"[{address}]:{port}"
+    behind = _behind(host)
+    got = last if behind else _fingerprints(address, port)
     if changed:
         what, fix = "is not the one that is known", f"find out why; if it was set up anew: ssh-keygen -R {known_as}"
-        return ReachError(f"{name}: the key of {host} {what}", got=_fingerprints(address, port), fix=fix)
-    fix = f"if that is the key of {known_as}: ssh-keyscan -p {port} {shlex.quote(address)} >> ~/.ssh/known_hosts"
-    return ReachError(f"{name}: {host} is not among the known hosts", got=_fingerprints(address, port), fix=fix)
+        return ReachError(f"{name}: the key of {host} {what}", got=got, fix=fix)
+    add = f"if that is the key of {known_as}: ssh-keyscan -p {port} {shlex.quote(address)} >> ~/.ssh/known_hosts"
+    ask = f"see its key, and add it if it is right: ssh -o StrictHostKeyChecking=ask {shlex.quote(host)} true"
+    return ReachError(f"{name}: {host} is not among the known hosts", got=got, fix=ask if behind else add)
 
 
 def _fingerprints(address: str, port: str) -> str:
