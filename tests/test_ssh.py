@@ -23,8 +23,10 @@ from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
 from edgecv.devices.refusals import refusal
 from edgecv.devices.setup import packages_for
 from edgecv.devices.shell import Shell
+from edgecv.devices.tried import unkept
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
 from edgecv.files import bench
+from edgecv.isolate import Child
 from edgecv.measure import Subject, measure
 from edgecv.runtimes import model_files
 from edgecv.target import Measure, Target
@@ -460,6 +462,7 @@ def test_a_file_that_can_not_be_written_is_said_to_be_and_a_full_disk_to_be_full
     assert caught.value.fix == (
         "make room on the disk there, and here" if full else "see that ~/.cache can be written there"
     )
+    assert ("probably full" in caught.value.status) == full
 
 
 def test_a_disk_that_is_full_there_is_said_to_be(board: Board, tmp_path: Path) -> None:
@@ -469,6 +472,13 @@ def test_a_disk_that_is_full_there_is_said_to_be(board: Board, tmp_path: Path) -
         shell.copy(str(here), shell.there("/dev/full"))
     shell.close(last="true")
     assert caught.value.fix == "make room on the disk there, and here"
+    assert "probably full" in caught.value.status
+
+
+def test_what_a_copy_said_is_quoted_in_whole_lines() -> None:
+    said = "scp: " + "a" * 200 + "\r\nscp: /dev/full: No space left on device\r\nscp: " + "b" * 200 + "\r\n"
+    error = unkept("not copied", Child(1, "", said, 0.0, "failed: exit code 1"), folder="~/.cache")
+    assert error.got == "scp: /dev/full: No space left on device"
 
 
 def test_a_folder_that_can_not_be_made_there_is_not_a_full_disk(board: Board) -> None:

@@ -76,10 +76,14 @@ class Link:
 
 def unkept(what: str, child: Child, *, folder: str) -> DeviceError:
     """Word a file that could not be written or copied, by how a child process ended; `folder`: where it lies there."""
-    said = child.stderr.strip()[-300:]
-    full = any(word in child.stderr for word in FULL)
-    fix = "make room on the disk there, and here" if full else f"see that {folder} can be written there"
-    return DeviceError(what, got=said if said and child.returncode > 0 else child.problem or "", fix=fix)
+    lines = child.stderr.strip().splitlines()
+    full = [line for line in lines if any(word in line for word in FULL)]
+    said = " ".join((full or lines or [""])[-1].split())[:500]
+    got = said if said and child.returncode > 0 else child.problem or ""
+    if full:
+        fix = "make room on the disk there, and here"
+        return DeviceError(f"{what}: the disk there, or here, is probably full", got=got, fix=fix)
+    return DeviceError(what, got=got, fix=f"see that {folder} can be written there")
 
 
 def _passing(error: Exception) -> bool:
