@@ -146,6 +146,29 @@ def test_a_worker_ends_where_nobody_waits_for_it(board: Board) -> None:
     until(lambda: not _workers(board))
 
 
+def test_an_installation_ends_where_nobody_waits_for_it(board: Board) -> None:
+    made, python = board.home / "bin/python3", board.home / ".local/share/edgecv/venv/bin/python3"
+    made.parent.mkdir(exist_ok=True)
+    made.write_text("#!/bin/sh\n")
+    python.write_text("#!/bin/sh\ntest $1 = -m && exec sleep 4321\necho \"No module named 'numpy'\" >&2; exit 1\n")
+    made.chmod(0o755)
+    installing = subprocess.Popen(
+        [sys.executable, "-c", "from tests.test_ssh import *; list(setup_device(target()))"], cwd=ROOT
+    )
+    try:
+        until(lambda: _sleepers(board))
+    finally:
+        installing.kill()
+        installing.wait()
+        made.unlink()
+    until(lambda: not _sleepers(board))
+
+
+def _sleepers(board: Board) -> list[psutil.Process]:
+    found = psutil.process_iter(["cwd", "cmdline"])
+    return [one for one in found if one.info["cwd"] == str(board.home) and "4321" in (one.info["cmdline"] or ())]
+
+
 def _workers(board: Board) -> list[psutil.Process]:
     """Find the workers that do a job in a session's folder."""
     sessions = str(board.home / ".cache/edgecv-device/sessions")

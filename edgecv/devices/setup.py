@@ -11,7 +11,7 @@ from edgecv.devices.emulated import Emulated
 from edgecv.devices.emulator import install_emulator
 from edgecv.devices.litert_js import install_litert_js
 from edgecv.devices.opened import open_device
-from edgecv.devices.ssh import VENV, Ssh
+from edgecv.devices.ssh import VENV, Ssh, watched
 from edgecv.devices.tool import download_tool
 from edgecv.errors import ConfigError, DeviceError, MissingError
 from edgecv.target import Target
@@ -87,7 +87,7 @@ def _installed(device: Ssh) -> Iterator[str]:
     bits = shell.run("getconf LONG_BIT", timeout_seconds=INSTALL_SECONDS).stdout.strip()
     packages = packages_for(device.target, bits=bits)
     yield f"{name}: making ~/{VENV}"
-    made = shell.run(f"python3 -m venv {VENV}", timeout_seconds=INSTALL_SECONDS)
+    made = shell.run(watched(f"python3 -m venv {VENV}"), timeout_seconds=INSTALL_SECONDS)
     if made.problem:
         shell.run(f"rm -rf {VENV}", timeout_seconds=INSTALL_SECONDS)
         fix = f"type there: sudo apt install python3-venv; then again: edgecv setup-device {name}"
@@ -95,7 +95,7 @@ def _installed(device: Ssh) -> Iterator[str]:
     yield f"{name}: installing {', '.join(packages)}"
     quoted = " ".join(f"'{one}'" for one in packages)
     command = f"{VENV}/bin/python3 -m pip install --quiet --disable-pip-version-check {quoted}"
-    done = shell.run(command, timeout_seconds=INSTALL_SECONDS)
+    done = shell.run(watched(command), timeout_seconds=INSTALL_SECONDS)
     if done.problem:
         python = f" and has {OLD_PYTHON}" if packages == OLD_PACKAGES else ""
         fix = f"see that it reaches a package index{python}, or type there: {command}"

@@ -23,7 +23,7 @@ from edgecv.devices.tried import COPY_SECONDS, GRACE_SECONDS, unkept
 from edgecv.errors import DeviceError, MissingError, ReachError
 from edgecv.target import Target
 
-__all__ = ["PYTHON", "VENV", "Ssh"]
+__all__ = ["PYTHON", "VENV", "Ssh", "watched"]
 
 # There, below the user's home: `objects` by their digests, which stay, and a folder for each use of the device.
 FOLDER = ".cache/edgecv-device"
@@ -94,7 +94,7 @@ class Ssh:
             here.write_text(json.dumps({**job, "answer": answer.name, "timeout_seconds": timeout_seconds}))
             self.shell.copy(str(here), self._own(here.name))
             alone = job["do"] != "facts"
-            command = _watched(self._folder, f"{program} {here.name}", alone=alone)
+            command = _working(self._folder, f"{program} {here.name}", alone=alone)
             grace = WAIT_SECONDS if alone else GRACE_SECONDS
             child = self.shell.run(command, timeout_seconds=timeout_seconds, grace_seconds=grace)
             if child.hung and child.stdout.rstrip().endswith(WAITS):
@@ -177,14 +177,20 @@ def _in_use(name: str) -> ReachError:
     return ReachError(f"{name} is in use by another machine", got=f"no answer in {WAIT_SECONDS:g} s", fix=fix)
 
 
-def _watched(folder: str, arguments: str, *, alone: bool) -> str:
-    """Write the shell command that runs the worker in a folder, and kills it where its own input ends before.
+def watched(command: str) -> str:
+    """Write the shell command that runs a program, and kills it where the command's own input ends before."""
+    run = f"exec 3<&0; {command} </dev/null & program=$!"
+    watch = "(cat >/dev/null; kill -9 $program) <&3 >/dev/null 2>&1 9>&- & watch=$!"
+    ended = "wait $program; code=$?; kill $watch; exit $code"
+    return f"{run}; {watch}; {ended}"
+
+
+def _working(folder: str, arguments: str, *, alone: bool) -> str:
+    """Write the shell command that runs the worker in a folder, by `watched`.
 
     `alone`: it waits until no other worker runs there, whichever machine asked for that.
     """
     flock = f"echo {WAITS}; command -v flock >/dev/null && flock 9; echo {RUNS}"
     wait = f"exec 9>>../../{LOCK}; {flock}; " if alone else ""
-    run = f'"$P" -B {arguments} </dev/null & worker=$!'
-    watch = "(cat >/dev/null; kill -9 $worker) <&3 >/dev/null 2>&1 9>&- & watch=$!"
-    ended = "wait $worker; code=$?; kill $watch; exit $code"
-    return f"{PYTHON}; cd {folder} || exit; exec 3<&0; {wait}{run}; {watch}; {ended}"
+    run = watched(f'"$P" -B {arguments}')
+    return f"{PYTHON}; cd {folder} || exit; {wait}{run}"
