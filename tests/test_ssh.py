@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from edgecv import host
+from edgecv.artifact import digest_files
 from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
 from edgecv.devices.refusals import refusal
 from edgecv.devices.setup import packages_for
@@ -288,7 +289,14 @@ def test_a_worker_that_ends_as_ssh_does_when_it_fails_takes_down_only_itself(boa
 
 
 @pytest.mark.parametrize(
-    "answer", ["[1]", '{"machine": {"os_release": "NAME=\\""}, "versions": {"ai-edge-litert": "2"}}', "{}1"]
+    "answer",
+    [
+        "[1]",
+        "{}1",
+        '{"machine": {"os_release": "NAME=\\""}, "versions": {"ai-edge-litert": "2"}}',
+        '{"machine": {}, "versions": {"ai-edge-litert": {}}}',
+        '{"machine": {"arch": ["x"]}, "versions": {"ai-edge-litert": "2"}}',
+    ],
 )
 def test_a_board_that_tells_nonsense_of_itself_is_a_row_and_not_a_fault(
     answer: str, board: Board, tmp_path: Path
@@ -296,7 +304,31 @@ def test_a_board_that_tells_nonsense_of_itself_is_a_row_and_not_a_fault(
     (tmp_path / "told").write_text(answer)
     python = board.home / ".local/share/edgecv/venv/bin/python3"
     python.write_text(f"#!/bin/sh\ncp {tmp_path}/told answer-1.json\n")
-    assert reachable(target()).startswith(("fail: board tells of itself", "fail: board does not run the worker"))
+    told = ("board tells of itself", "board does not run the worker", "a device answered what can't be read")
+    assert reachable(target()).startswith(tuple(f"fail: {one}" for one in told))
+
+
+LIE = """
+import json, sys
+job = json.load(open(sys.argv[-1]))
+if job["do"] == "bench" and {digest!r} in job["files"][0]:
+    answer = json.load(open(job["answer"]))
+    json.dump({{**answer, **json.loads({lie!r})}}, open(job["answer"], "w"))
+"""
+
+
+@pytest.mark.parametrize("lie", ['{"latencies_ms": [NaN]}', '{"peak_rss_bytes": "x"}', '{"latencies_ms": []}'])
+def test_a_board_that_answers_nonsense_is_a_row_and_the_other_files_go_on(
+    lie: str, board: Board, tmp_path: Path
+) -> None:
+    (tmp_path / "lie.py").write_text(LIE.format(digest=digest_files(TINY), lie=lie))
+    python = board.home / ".local/share/edgecv/venv/bin/python3"
+    run = f'{sys.executable} "$@"; code=$?; {sys.executable} {tmp_path}/lie.py "$@"; exit $code'
+    python.write_text(f"#!/bin/sh\n{run}\n")
+    rows = bench([TINY, DATA / "tiny-int8.tflite"], target=target()).rows
+    assert rows[0].status.startswith("fail: board answered what can't be read: ")
+    assert rows[1].latency_ms
+    assert rows[1].latency_ms.processes == 3
 
 
 @pytest.mark.parametrize(

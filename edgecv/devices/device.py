@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from edgecv.artifact import digest_files
+from edgecv.devices.told import FORMS, Told, form_of, hold
 from edgecv.errors import DeviceError
 from edgecv.isolate import Child
 from edgecv.results import Timing
@@ -25,6 +26,9 @@ class Facts:
 
     `timing`: what its latencies are. `code`: digest of edgecv's code that runs models there, where that is not the
     worker alone. `warnings`: what disturbed measuring there, so far.
+
+    Raises:
+        DeviceError: they are not of the form that facts have.
     """
 
     machine: Mapping[str, Any]
@@ -32,6 +36,9 @@ class Facts:
     timing: Timing = "measured"
     code: str = ""
     warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        hold({"machine": self.machine, "versions": self.versions}, FORMS["facts"], who="a device")
 
 
 @dataclass(frozen=True)
@@ -81,17 +88,6 @@ class Device(Protocol):
         """Let go of the device, and remove what only this use of it needed."""
 
 
-# What an answer to each job holds at least: a board's is not believed to.
-SPECS = ("executed_precision", "inputs", "outputs")
-HELD = {
-    "describe": SPECS,
-    "predict": SPECS,
-    "bench": ("first_ms", "init_ms", "latencies_ms", "peak_rss_bytes"),
-    "graph": ("inputs", "operators"),
-    "trace": (),
-}
-
-
 def ask(
     device: Device,
     files: tuple[Path, ...],
@@ -114,7 +110,7 @@ def ask(
     Raises:
         MissingError: the runtime is not installed there.
         DeviceError: the device can't be reached; or the worker refused, crashed, hung or ran out of memory, and only
-            the worker is lost.
+            the worker is lost; or its answer can't be read.
     """
     facts = device.facts()
     target, sums = device.target, digests or tuple(map(digest_files, files))
@@ -131,7 +127,8 @@ def ask(
         "outputs_bytes": outputs_bytes,
     }
     ran = device.run(job, timeout_seconds=patience * target.measure.timeout_seconds)
-    _check(ran, files[0].name, target.runtime, do)
+    _check(ran, files[0].name, target)
+    hold(ran.answer, form_of(do, target), who=target.name)
     if there and outputs:
         device.pull(there, outputs)
     return dict(ran.answer)
@@ -146,14 +143,13 @@ def suffix(file: Path) -> str:
     return file.suffix if re.fullmatch(r"\.\w{1,16}", file.suffix, re.ASCII) else ""
 
 
-def _check(ran: Ran, file: str, runtime: str, do: str) -> None:
-    if reason := ran.answer.get("on_cpu"):
+def _check(ran: Ran, file: str, target: Target) -> None:
+    told = hold(ran.answer, Told, who=target.name)
+    if told.on_cpu:
         expected = "every operator on the accelerator"
-        raise DeviceError(reason, expected=expected, fix="replace them in the network")
-    if reason := ran.answer.get("refused"):
-        raise DeviceError(f"{runtime} refused {file}", got=reason)
+        raise DeviceError(told.on_cpu, expected=expected, fix="replace them in the network")
+    if told.refused:
+        raise DeviceError(f"{target.runtime} refused {file}", got=told.refused)
     if ran.child.problem or not ran.answer:
         last = ran.child.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise DeviceError(f"{runtime} {ran.child.problem or 'gave no answer'} on {file}", got=last[0][:300])
-    if lacking := set(HELD[do]) - ran.answer.keys():
-        raise DeviceError(f"{runtime} gave no {', '.join(sorted(lacking))} of {file}")
+        raise DeviceError(f"{target.runtime} {ran.child.problem or 'gave no answer'} on {file}", got=last[0][:300])
