@@ -73,8 +73,8 @@ class Measure(Config):
     processes: int = Field(12, ge=1, le=200)
     seconds: float = Field(1.0, gt=0.0, le=600.0)
     warmup_seconds: float = Field(0.3, ge=0.0, le=60.0)
-    timeout_seconds: float = Field(300.0, gt=0.0)
-    memory_bytes: int = Field(8_000_000_000, gt=0)
+    timeout_seconds: float = Field(300.0, gt=0.0, le=86_400.0)
+    memory_bytes: int = Field(8_000_000_000, gt=0, le=2**50)
 
 
 class Chip(Config):

@@ -53,6 +53,8 @@ def test_a_misspelt_runtime_is_refused_with_the_nearest_right_one(tmp_path: Path
         ("[measure]\nseconds = 0", "measure.seconds"),
         ("[measure]\nwarmup_seconds = -1", "measure.warmup_seconds"),
         ("[measure]\ntimeout_seconds = inf", "measure.timeout_seconds"),
+        ("[measure]\ntimeout_seconds = 86401", "measure.timeout_seconds"),
+        ("[measure]\nmemory_bytes = 99999999999999999999999", "measure.memory_bytes"),
         ("[limits]\nmax_latency_ms = 0", "limits.max_latency_ms"),
         ("[limits]\nmax_latency_ms = nan", "limits.max_latency_ms"),
         ("[limits]\nmax_size_bytes = 1.5", "limits.max_size_bytes"),
