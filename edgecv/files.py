@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path, PurePosixPath
 
 from edgecv import host
 from edgecv.artifact import artifact_of
 from edgecv.config import VERSION
 from edgecv.devices import elsewhere, open_device, warned
-from edgecv.errors import ModelError, UsageError
+from edgecv.errors import ModelError, StoreError, UsageError
 from edgecv.measure import Measurement, Subject, measure, quick
 from edgecv.results import RecipeEntry, Results
 from edgecv.rows import Entry, make_rows
 from edgecv.runtimes import RUNTIMES, model_files, runtime_for
+from edgecv.store import Store, default_root
 from edgecv.target import Measure, RuntimeName, Target
 
 __all__ = ["bench"]
@@ -34,6 +35,7 @@ def bench(
 
     `target`: how to run them; by default each file's own runtime on this CPU, with `threads` threads, in 8 processes of
     a second each, or 5 of half a second if `brief`. Inputs are seeded noise: accuracy is not looked at.
+    Another edgecv that measures on the same device is waited for.
 
     Raises:
         ModelError: a file is not there, or is of a kind that is not run.
@@ -53,9 +55,10 @@ def bench(
             device = opened.enter_context(open_device(quick(own) if brief else own))
             device.facts()
             subjects[str(file)] = Subject(model_files(file), device)
-        warnings = host.warnings()
         rounds = max(subject.device.target.measure.processes for subject in subjects.values())
-        found = measure(subjects, rounds=rounds, progress=progress)
+        with _alone({subject.device.lock for subject in subjects.values()}):
+            warnings = host.warnings()
+            found = measure(subjects, rounds=rounds, progress=progress)
         devices = elsewhere(subject.device for subject in subjects.values())
         warnings += warned(subject.device for subject in subjects.values())
     baseline = next(iter(subjects))
@@ -71,6 +74,17 @@ def bench(
     )
     facts = {**host.facts(), "warnings": warnings}
     return Results(edgecv=VERSION, recipe=RecipeEntry(name="bench", sha256=""), host=facts, devices=devices, rows=rows)
+
+
+@contextlib.contextmanager
+def _alone(locks: Set[str]) -> Iterator[None]:
+    """Hold devices by the locks of the store, in an order that all have; without one that can be written, by none."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(StoreError, OSError):
+            store = Store(default_root())
+            for lock in sorted(locks):
+                held.enter_context(store.lock(lock))
+        yield
 
 
 def _runtime(file: Path, target: Target | None) -> RuntimeName:

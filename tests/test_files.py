@@ -1,10 +1,14 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import edgecv
+from edgecv.devices import HERE
 from edgecv.errors import ModelError, UsageError
+from edgecv.store import Store, default_root
 from edgecv.target import Measure, Target
+from tests.common import until
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
@@ -45,6 +49,23 @@ def test_the_same_file_under_two_names_is_two_rows(tmp_path):
     copy = shutil.copy(DATA / "tiny.tflite", tmp_path)
     target = Target(name="t", runtime="litert", measure=BRIEF)
     assert len(edgecv.bench([DATA / "tiny.tflite", copy], target=target).rows) == 2
+
+
+def test_another_edgecv_that_measures_here_is_waited_for(caplog):
+    target = Target(name="t", runtime="litert", measure=BRIEF)
+    with ThreadPoolExecutor(1) as pool:
+        with Store(default_root()).lock(HERE):
+            going = pool.submit(edgecv.bench, [DATA / "tiny.tflite"], target=target)
+            until(lambda: going.done() or "waiting for another edgecv process" in caplog.text)
+            assert not going.done()
+        assert going.result().rows[0].latency_ms.processes == 2
+
+
+def test_files_are_measured_where_no_store_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGECV_STORE", str(tmp_path / "file"))
+    target = Target(name="t", runtime="litert", measure=BRIEF)
+    assert edgecv.bench([DATA / "tiny.tflite"], target=target).rows[0].latency_ms.processes == 2
 
 
 def test_no_file_and_a_file_that_is_not_there_are_refused(tmp_path):
