@@ -26,7 +26,7 @@ from edgecv.results import RecipeEntry, Results, Row, dump_results, read_measure
 from edgecv.rows import Entry, make_rows
 from edgecv.stages import Stages
 from edgecv.stats import process_figure, spread_warning
-from edgecv.store import Store, default_root, point, write_atomically
+from edgecv.store import Store, check_writable, default_root, point, write_atomically
 from edgecv.target import Target, load_target
 
 __all__ = ["DEFAULT_TARGETS", "build", "bundle", "check", "execute", "prepare", "run", "targets_of", "write_report"]
@@ -72,6 +72,7 @@ def execute(
     stages: Stages, targets: Sequence[Target], *, quick: bool = False, bundles: bool = False, command: str = ""
 ) -> Results:
     """Do what `run` does with stages and targets that `prepare` gave; `bundles`: write each target's, where it can."""
+    check_writable(stages.out)
     with stages.store.in_use(), _opened(tuple(map(measure.quick, targets)) if quick else targets) as devices:
         warnings = host.warnings()
         rows, raw, entries = _evidence(stages, devices)
@@ -108,6 +109,7 @@ def targets_of(stages: Stages) -> tuple[Target, ...]:
 
 def build(stages: Stages, targets: Sequence[Target]) -> list[tuple[Path, Artifact]]:
     """Export every variant for the targets' formats; return each one's main file and what it is."""
+    check_writable(stages.out)
     found = {}
     with stages.store.in_use(), _opened(targets) as devices:
         stages.calibration  # noqa: B018 (too few images are refused before the training, not after)

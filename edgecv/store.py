@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from edgecv.config import cache_folder
 from edgecv.errors import StoreError
 
-__all__ = ["Done", "Step", "Store", "default_root", "disk_errors", "point", "write_atomically"]
+__all__ = ["Done", "Step", "Store", "check_writable", "default_root", "disk_errors", "point", "write_atomically"]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,20 @@ def disk_errors(place: Path) -> Iterator[None]:
             expected="a folder that can be written, with room",
             fix="free some space (`edgecv store gc`), or choose another folder (EDGECV_STORE, --out)",
         ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder, there or not yet, that can't be written, before work is done for it.
+
+    Raises:
+        StoreError: it is a file, or lies where nothing may be written.
+    """
+    with disk_errors(folder):
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

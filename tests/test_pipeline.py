@@ -17,8 +17,8 @@ from edgecv.answers import answers
 from edgecv.artifact import artifact_of
 from edgecv.config import read
 from edgecv.devices import Local
-from edgecv.errors import ConfigError, DataError, DeviceError, ModelError
-from edgecv.recipe import Recipe
+from edgecv.errors import ConfigError, DataError, DeviceError, ModelError, StoreError
+from edgecv.recipe import Recipe, load_recipe
 from edgecv.results import Results, read_results
 from edgecv.store import Step, Store
 from edgecv.target import Measure, Target
@@ -327,6 +327,17 @@ def test_a_run_killed_at_every_named_point_goes_on_where_it_was(results, place, 
 # Refusals
 
 
+def test_a_folder_that_can_not_be_written_is_refused_before_any_work(place, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    stages, targets = pipeline.prepare(
+        RECIPE, data=place / "digits", out=tmp_path / "file" / "run", store=tmp_path / "store"
+    )
+    for work in (pipeline.execute, pipeline.build):
+        with pytest.raises(StoreError, match=r"can't write .*run"):
+            work(stages, targets)
+    assert list((tmp_path / "store" / "steps").iterdir()) == []
+
+
 def test_an_unknown_step_is_refused_before_any_work(tmp_path):
     text = RECIPE.read_text().replace('int8 = ["int8"]', 'int8 = ["int7"]')
     (tmp_path / "wrong.toml").write_text(text)
@@ -489,6 +500,15 @@ def test_a_report_can_be_made_again(place, results):
     )
     assert child.stdout == render_markdown(results)
     assert page.read_bytes() == before
+
+
+def test_a_report_gives_the_runs_own_verdict(place, results):
+    from edgecv.report import verdict
+
+    child = subprocess.run(
+        [sys.executable, "-m", "edgecv", "report", str(place / "run")], capture_output=True, text=True
+    )
+    assert child.stdout.endswith(f"\n{verdict(results, max_drop_pp=load_recipe(RECIPE).limits.max_drop_pp)}\n")
 
 
 def test_a_scaling_that_the_weights_do_not_expect_is_noted(place):

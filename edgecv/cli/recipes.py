@@ -139,14 +139,15 @@ def report(
     json_: JsonOpt = False,
 ) -> None:
     """Print a run's table again, and re-make its report.html."""
-    from edgecv.pipeline import write_report
+    from edgecv.pipeline import MEASUREMENTS, write_report
     from edgecv.report import render_markdown
+    from edgecv.results import read_measurements
 
     results = write_report(folder)
     if markdown:
         print(render_markdown(results), end="")
         return
-    show(results, as_json=json_)
+    show(results, as_json=json_, max_drop_pp=read_measurements(folder / MEASUREMENTS)["max_drop_pp"])
 
 
 @contextlib.contextmanager
