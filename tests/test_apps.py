@@ -327,6 +327,13 @@ def c_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_gcc
+def test_c_is_not_built_without_a_runtime(tmp_path: Path) -> None:
+    ran = command("make", "-C", c_app(tmp_path), "host", "PYTHON=false")
+    assert "false has no ai-edge-litert: pip install ai-edge-litert" in ran.stderr
+    assert "undefined reference" not in ran.stderr
+
+
+@needs_gcc
 def test_c_passes_its_self_test(c_host: Path) -> None:
     ran = command(c_host / "build" / "classify", "--self-test")
     assert ran.returncode == 0, ran.stdout + ran.stderr
