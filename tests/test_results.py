@@ -65,8 +65,8 @@ def keys(value: Any) -> Any:
 
 def test_results_json_has_the_designs_keys_in_the_designs_order() -> None:
     """The design's own text, groups opened and values left out; also `devices`, and `top5` from 10 classes on."""
-    design = """schema edgecv recipe{name sha256} host{} devices{} rows{model variant target runtime format precision
-        executed_precision artifact{path sha256 size_bytes gzip_bytes} params macs
+    design = """schema edgecv recipe{name sha256 photographs_sha256} host{} devices{} rows{model variant target runtime
+        format precision executed_precision artifact{path sha256 size_bytes gzip_bytes} params macs
         accuracy{metric value n ci95 drop_pp drop_ci95 changed_predictions top5}
         parity{reference max_abs top1_agreement} latency_ms{init first p10 p50 p90 p99 samples processes}
         speedup{baseline ratio ci95 answer} memory{peak_rss_bytes arena_bytes flash_bytes} skipped{layer reason} steps
