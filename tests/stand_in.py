@@ -1,7 +1,8 @@
 """Stand in for Google's benchmark_model, which is not to be had for this machine: its flags, and its lines.
 
-It opens the model by the real LiteRT, runs and times it; what it prints is in the form of the tool's own source. Tests
-copy it behind a line that names this Python, and adb pushes it to what stands for a phone.
+It opens the model by the real LiteRT, runs and times it; what it prints is in the form of the tool's own source, and like
+the tool it sleeps out the interval at which it looks at its memory before it prints. Tests copy it behind a line that
+names this Python, and adb pushes it to what stands for a phone.
 """
 
 import os
@@ -53,6 +54,7 @@ def main(argv):
         return 1
     flags = dict(word.removeprefix("--").split("=", 1) for word in argv)
     print("INFO: STARTING!")
+    looking = time.monotonic()
     begin = time.perf_counter_ns()
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
@@ -66,6 +68,9 @@ def main(argv):
         model.set_tensor(given["index"], pixels)
     warm = repeated(model.invoke, runs=int(flags["warmup_runs"]), seconds=float(flags["warmup_min_secs"]))
     steady = repeated(model.invoke, runs=int(flags["num_runs"]), seconds=float(flags["min_secs"]))
+    if flags.get("report_peak_memory_footprint") == "true":
+        interval = int(flags["memory_footprint_check_interval_ms"]) / 1000
+        time.sleep(interval - (time.monotonic() - looking) % interval)
     means = [f"{statistics.fmean(one):g}" if one else "-nan" for one in (warm, steady)]
     print(
         f"INFO: Inference timings in us: Init: {init}, First inference: {warm[0] if warm else 0}, "
