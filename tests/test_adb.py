@@ -26,6 +26,7 @@ from edgecv import host
 from edgecv.devices import Adb, Local, ask, bridge, kept, open_device, reachable, setup_device
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
 from edgecv.files import bench
+from edgecv.isolate import Child
 from edgecv.measure import Subject, measure
 from edgecv.target import Measure, Target, Tool
 from tests.common import until
@@ -302,6 +303,23 @@ def test_how_the_tool_failed_is_said(
         ask(device, (TINY,), do="bench", images=images)
     assert what in caught.value.what
     assert got in caught.value.got
+
+
+@needs_adbd
+def test_each_command_of_photographs_may_take_the_whole_timeout(
+    phone: Phone, target: Made, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def run(self: bridge.Bridge, command: str, *, timeout_seconds: float) -> Child:
+        given.extend([timeout_seconds] if "--output_filepath" in command else [])
+        return original(self, command, timeout_seconds=timeout_seconds)
+
+    original = bridge.Bridge.run
+    monkeypatch.setattr(bridge.Bridge, "run", run)
+    with open_device(target()) as device:
+        ask(device, (TINY,), do="predict", images=images, outputs=tmp_path / "out.npy")
+    assert given == [MEASURE.timeout_seconds] * 2
 
 
 @needs_adbd

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +31,7 @@ from edgecv.target import Target
 __all__ = ["Adb"]
 
 FACTS_SECONDS = 60.0
-IMAGES_A_COMMAND = 32  # what is run again where a connection breaks
+IMAGES_A_COMMAND = 16  # what is run again where a connection breaks; they share the target's timeout
 ANSWERED = Child(0, "", "", 0.0, None)
 LEAST_BYTES = 1 << 20  # that adb may write: its server, where it has to start one, keeps a log within that
 PIXELS, MAGIC = ".pixels", b"\x93NUMPY"  # an array is sent without its header
@@ -97,7 +96,7 @@ class Adb:
         if job["do"] != "predict":
             ran = self._measured(call, job, timeout_seconds=timeout_seconds)
         elif call.images:
-            ran = self._predicted(call, job, timeout_seconds=timeout_seconds)
+            ran = self._predicted(call, job)
             self._outputs[job["outputs"]] = Outputs(call.shape[0], specs.answer["outputs"])
         else:
             ran = Ran(ANSWERED, {"refused": f"takes {_shapes(specs.answer['inputs'])}, not one of these images"})
@@ -158,13 +157,13 @@ class Adb:
         figures = {"init_ms": found.init_ms, "first_ms": found.first_ms, "latencies_ms": [found.figure_ms]}
         return Ran(child, {**figures, "peak_rss_bytes": found.peak_rss_bytes})
 
-    def _predicted(self, call: Call, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+    def _predicted(self, call: Call, job: Mapping[str, Any]) -> Ran:
         """Have a process for each image write its outputs, one file after the other."""
-        end, places = time.monotonic() + timeout_seconds, []
+        timeout_seconds, places = self.target.measure.timeout_seconds, []
         for begin in range(0, call.shape[0], IMAGES_A_COMMAND):
             places.append(f"{job['outputs']}-{begin}")
             command = call.answered(begin, min(begin + IMAGES_A_COMMAND, call.shape[0]), places[-1])
-            child = self._watched(command, job, timeout_seconds=max(1.0, end - time.monotonic()))
+            child = self._watched(command, job, timeout_seconds=timeout_seconds)
             if child.problem:
                 return Ran(child, {})
         self.kept.done(f"cat {' '.join(places)} >{job['outputs']}")
