@@ -323,6 +323,12 @@ def test_each_command_of_photographs_may_take_the_whole_timeout(
 
 
 @needs_adbd
+def test_what_a_phone_answered_holds_for_the_code_that_read_it(phone: Phone, target: Made) -> None:
+    with open_device(target()) as device:
+        assert len(device.facts().code) == 64
+
+
+@needs_adbd
 def test_a_tool_that_lacks_a_flag_is_too_old(phone: Phone, target: Made, tool: Path) -> None:
     program(tool, "#!/bin/sh\necho usage: benchmark_model; echo --graph= --num_threads=\nexit 1\n")
     with open_device(target()) as device, pytest.raises(MissingError) as caught:

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgecv import runtimes
 from edgecv.artifact import digest_files
+from edgecv.devices import benchmark_model, figures
 from edgecv.devices.benchmark_model import Call, Outputs, delegate, lacking
 from edgecv.devices.bridge import Bridge
 from edgecv.devices.device import Facts, Ran, suffix
@@ -70,7 +71,8 @@ class Adb:
             (self._tool,) = self.push((tool,))
             self._speaks()
             versions = {"benchmark_model": digest_files(tool)[:16]}
-            self._known = Facts(machine(told), versions, timing="benchmark_model")
+            code = digest_files(Path(__file__), Path(benchmark_model.__file__), Path(figures.__file__))
+            self._known = Facts(machine(told), versions, timing="benchmark_model", code=code)
             self._warmed(told)
         return self._known
 
@@ -154,8 +156,8 @@ class Adb:
         if child.problem:
             return Ran(child, {})
         found = read_figures(f"{child.stdout}\n{child.stderr}")
-        figures = {"init_ms": found.init_ms, "first_ms": found.first_ms, "latencies_ms": [found.figure_ms]}
-        return Ran(child, {**figures, "peak_rss_bytes": found.peak_rss_bytes})
+        times = {"init_ms": found.init_ms, "first_ms": found.first_ms, "latencies_ms": [found.figure_ms]}
+        return Ran(child, {**times, "peak_rss_bytes": found.peak_rss_bytes})
 
     def _predicted(self, call: Call, job: Mapping[str, Any]) -> Ran:
         """Have a process for each image write its outputs, one file after the other."""
