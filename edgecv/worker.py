@@ -187,15 +187,12 @@ class LiteRTGPU:
 
     @staticmethod
     def _refusal(log: str, error: str) -> Refused:
-        """Word what LiteRT wrote: the operators that the GPU lacks, "MATRIX_DIAG: Operation is not supported."."""
-        count = re.search(r"(\d+) operations will run on the CPU", log)
-        if not count:
-            warned = re.findall(r"^(?:ERROR|WARNING): (?:\[[^]]*\] )?(?!Logging before)(.+)", log, re.MULTILINE)
-            last = re.sub(r"(ERROR: )?\[[^]]*\]", "", error.splitlines()[-1]).strip("└ ")
-            return Refused(": ".join(filter(None, [last, *warned[-1:]])) or "it gave no reason")
-        told = log.partition("not supported by GPU delegate:\n")[2].partition(count[0])[0]
-        names = sorted(set(re.findall(r"^([A-Z][A-Z0-9_]+): ", told, re.MULTILINE)))
-        return OnCPU(f"{count[1]} operators run on the CPU: {', '.join(names) or 'unnamed'}")
+        """Word what LiteRT wrote: the operators that the GPU lacks, or its last words."""
+        if left := left_on_cpu(log):
+            return OnCPU(left)
+        warned = re.findall(r"^(?:ERROR|WARNING): (?:\[[^]]*\] )?(?!Logging before)(.+)", log, re.MULTILINE)
+        last = re.sub(r"(ERROR: )?\[[^]]*\]", "", error.splitlines()[-1]).strip("└ ")
+        return Refused(": ".join(filter(None, [last, *warned[-1:]])) or "it gave no reason")
 
     def _check_adapter(self, log: str) -> None:
         found = re.search(r"Selected adapter: (.*?), arch=", log)
@@ -683,6 +680,19 @@ def native_log(log: list[str]) -> Iterator[None]:
             file.seek(0)
             log.append(file.read().decode("utf-8", "replace"))
             sys.stderr.write(log[-1])
+
+
+def left_on_cpu(log: str) -> str:
+    """Word which operators LiteRT's GPU delegate left to the CPU, if its log tells of any.
+
+    It has a line for each, such as "MATRIX_DIAG: Operation is not supported.".
+    """
+    count = re.search(r"(\d+) operations will run on the CPU", log)
+    if not count:
+        return ""
+    told = log.partition("not supported by GPU delegate:\n")[2].partition(count[0])[0]
+    names = sorted(set(re.findall(r"^([A-Z][A-Z0-9_]+): ", told, re.MULTILINE)))
+    return f"{count[1]} operators run on the CPU: {', '.join(names) or 'unnamed'}"
 
 
 def _text(path: str) -> str:

@@ -1,8 +1,8 @@
 """Stand in for Google's benchmark_model, which is not to be had for this machine: its flags, and its lines.
 
-It opens the model by the real LiteRT, runs and times it; what it prints is in the form of the tool's own source, and like
-the tool it sleeps out the interval at which it looks at its memory before it prints. Tests copy it behind a line that
-names this Python, and adb pushes it to what stands for a phone.
+It opens the model by the real LiteRT, runs and times it; what it prints is in the form of the tool's own source, and as
+the tool does it sleeps out the interval at which it looks at its memory before it prints. Tests copy it behind a line
+that names this Python, and adb pushes it to what stands for a phone.
 """
 
 import os

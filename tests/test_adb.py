@@ -289,7 +289,11 @@ USAGE = f"#!/bin/sh\nif [ $1 = --help ]; then exec {sys.executable} -IB {ROOT / 
     ("ending", "what", "got"),
     [
         ("kill -SEGV $$", "litert crashed: SIGSEGV on tiny.tflite", "Segmentation fault"),
-        ("echo ERROR: Disallowed CPU fallback detected. >&2; exit 1", "failed: exit code 1", "Disallowed CPU"),
+        (
+            "echo ERROR: Failed to allocate tensors! >&2; echo ERROR: Benchmarking failed. >&2; exit 1",
+            "litert failed: exit code 1 on tiny.tflite",
+            "ERROR: Failed to allocate tensors!",
+        ),
         ("exit 200", "litert failed: exit code 200 on tiny.tflite", "no message"),
         ("echo done", "did not print what it should", "0 such lines"),
         ("head -c 300000 /dev/urandom", "did not print what it should", "0 such lines"),
@@ -303,6 +307,79 @@ def test_how_the_tool_failed_is_said(
         ask(device, (TINY,), do="bench", images=images)
     assert what in caught.value.what
     assert got in caught.value.got
+
+
+GPU = "the model graph will be completely executed by the delegate."
+REFUSED = """ERROR: Following operations are not supported by GPU delegate:
+CAST: Not supported Cast case. Input type: UINT8 and output type: FLOAT32
+SOFTMAX: OP is supported, but tensor type/shape isn't compatible.
+4 operations will run on the GPU, and the remaining 2 operations will run on the CPU.
+ERROR: Disallowed CPU fallback detected.
+ERROR: Benchmarking failed."""
+
+
+@pytest.fixture
+def on_gpu(tool: Path) -> Callable[[str], None]:
+    """Let the stand-in know of a GPU, and begin with what a shell says."""
+    kept_tool = program(tool.parent / "stand_in", tool.read_text())
+
+    def begins(shell: str) -> None:
+        usage = f'{kept_tool} --help 2>&1; echo "--use_gpu= --gpu_precision_loss_allowed="; exit 1'
+        program(tool, f'#!/bin/sh\nif [ $1 = --help ]; then {usage}; fi\n{shell}\nexec {kept_tool} "$@"\n')
+
+    return begins
+
+
+@needs_adbd
+def test_a_gpu_that_runs_all_of_a_graph_is_measured_and_answers(
+    phone: Phone, target: Made, on_gpu: Callable[[str], None], images: Path, tmp_path: Path
+) -> None:
+    on_gpu(f"echo INFO: Explicitly applied GPU delegate, and {GPU}")
+    with open_device(target(accelerator="gpu")) as device:
+        assert ask(device, (TINY,), do="bench")["latencies_ms"]
+        ask(device, (TINY,), do="predict", images=images, outputs=tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy").shape == (20, 3)
+
+
+LEFT = (
+    (f"cat <<END >&2\n{REFUSED}\nEND\nexit 1", "2 operators run on the CPU: CAST, SOFTMAX"),
+    ("echo ERROR: Disallowed CPU fallback detected. >&2; exit 1", "some operators run on the CPU, not on the GPU"),
+    ("echo WARNING: GPU acceleration is unsupported.", "benchmark_model does not say that all of it ran on the GPU"),
+    (
+        f"echo INFO: Explicitly applied XNNPACK delegate, and {GPU}",
+        "benchmark_model does not say that all of it ran on the GPU",
+    ),
+)
+
+
+@needs_adbd
+@pytest.mark.parametrize(
+    ("do", "shell", "what"),
+    [*(("bench", *one) for one in LEFT), ("describe", *LEFT[0]), ("predict", *LEFT[0]), ("predict", *LEFT[2])],
+)
+def test_a_gpu_that_leaves_operators_to_the_cpu_is_a_fail_that_names_them(
+    do: str,
+    shell: str,
+    what: str,
+    phone: Phone,
+    target: Made,
+    on_gpu: Callable[[str], None],
+    images: Path,
+    tmp_path: Path,
+) -> None:
+    on_gpu(shell)
+    more = {"images": images, "outputs": tmp_path / "out.npy"} if do == "predict" else {}
+    with open_device(target(accelerator="gpu")) as device, pytest.raises(DeviceError) as caught:
+        ask(device, (TINY,), do=do, **more)
+    assert (caught.value.what, caught.value.expected) == (what, "every operator on the accelerator")
+
+
+@needs_adbd
+def test_a_gpus_other_failures_are_told_as_those(phone: Phone, target: Made, on_gpu: Callable[[str], None]) -> None:
+    on_gpu("echo ERROR: Failed to apply GPU delegate. >&2; echo ERROR: Benchmarking failed. >&2; exit 1")
+    with open_device(target(accelerator="gpu")) as device, pytest.raises(DeviceError) as caught:
+        ask(device, (TINY,), do="bench")
+    assert caught.value.got == "ERROR: Failed to apply GPU delegate."
 
 
 @needs_adbd

@@ -20,7 +20,7 @@ from edgecv.devices import benchmark_model, figures
 from edgecv.devices.benchmark_model import Call, Outputs, delegate, lacking
 from edgecv.devices.bridge import Bridge
 from edgecv.devices.device import Facts, Ran, suffix
-from edgecv.devices.figures import read_figures
+from edgecv.devices.figures import not_all_on, read_figures, reason
 from edgecv.devices.kept import Kept
 from edgecv.devices.local import Local
 from edgecv.devices.phone import HEAT, TELL, abis, heat, machine, parts
@@ -103,7 +103,7 @@ class Adb:
         else:
             ran = Ran(ANSWERED, {"refused": f"takes {_shapes(specs.answer['inputs'])}, not one of these images"})
         shown = {"executed_precision": None, **{side: specs.answer[side] for side in ("inputs", "outputs")}}
-        return replace(ran, answer={} if ran.child.problem else {**shown, **ran.answer})
+        return replace(ran, answer=ran.answer if ran.child.problem else {**shown, **ran.answer})
 
     def pull(self, there: str, here: Path) -> None:
         """Bring the answers of a "predict" back as .npy."""
@@ -150,14 +150,14 @@ class Adb:
     def _measured(self, call: Call, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
         """Have one process measure; "describe" is one that runs the model once."""
         if job["do"] == "describe":
-            return Ran(self._watched(call.once(), job, timeout_seconds=timeout_seconds), {})
+            return self._watched(call.once(), job, timeout_seconds=timeout_seconds)
         times = {"seconds": job["seconds"], "warmup_seconds": job["warmup_seconds"], "most_seconds": timeout_seconds}
-        child = self._watched(call.timed(**times), job, timeout_seconds=timeout_seconds)
-        if child.problem:
-            return Ran(child, {})
-        found = read_figures(f"{child.stdout}\n{child.stderr}")
+        ran = self._watched(call.timed(**times), job, timeout_seconds=timeout_seconds)
+        if ran.child.problem or ran.answer:
+            return ran
+        found = read_figures(f"{ran.child.stdout}\n{ran.child.stderr}")
         times = {"init_ms": found.init_ms, "first_ms": found.first_ms, "latencies_ms": [found.figure_ms]}
-        return Ran(child, {**times, "peak_rss_bytes": found.peak_rss_bytes})
+        return replace(ran, answer={**times, "peak_rss_bytes": found.peak_rss_bytes})
 
     def _predicted(self, call: Call, job: Mapping[str, Any]) -> Ran:
         """Have a process for each image write its outputs, one file after the other."""
@@ -165,14 +165,17 @@ class Adb:
         for begin in range(0, call.shape[0], IMAGES_A_COMMAND):
             places.append(f"{job['outputs']}-{begin}")
             command = call.answered(begin, min(begin + IMAGES_A_COMMAND, call.shape[0]), places[-1])
-            child = self._watched(command, job, timeout_seconds=timeout_seconds)
-            if child.problem:
-                return Ran(child, {})
+            ran = self._watched(command, job, timeout_seconds=timeout_seconds)
+            if ran.child.problem or ran.answer:
+                return ran
         self.kept.done(f"cat {' '.join(places)} >{job['outputs']}")
         return Ran(ANSWERED, {})
 
-    def _watched(self, command: str, job: Mapping[str, Any], *, timeout_seconds: float) -> Child:
-        """Run a command in this use's folder, killed where its connection ends before; then look at the heat."""
+    def _watched(self, command: str, job: Mapping[str, Any], *, timeout_seconds: float) -> Ran:
+        """Run a command in this use's folder, killed where its connection ends before; then look at the heat.
+
+        The answer is empty, or says that not all of the graph ran where it should.
+        """
         limits = f"ulimit -c 0; ulimit -d {job['memory_bytes'] // 1024} 2>/dev/null"
         run = f"exec 3<&0; (cd {self.kept.own} || exit; {limits}; {command}) </dev/null 3<&- & worker=$!"
         # By `read`, which no process of its own does: adbd waits for all that hold its input, which is its output too.
@@ -180,7 +183,11 @@ class Adb:
         ending = f"wait $worker; code=$?; kill $watch; {HEAT}; exit $code"
         child = self.bridge.run(f"{run}; {watch}; {ending}", timeout_seconds=timeout_seconds)
         self._warmed(told := parts(child.stdout))
-        return replace(child, stdout=told[""])
+        child = replace(child, stdout=told[""], stderr=reason(child.stderr))
+        if job["accelerator"] == "cpu":
+            return Ran(child, {})
+        left = not_all_on(job["accelerator"], f"{child.stdout}\n{child.stderr}", failed=bool(child.problem))
+        return Ran(child, {"on_cpu": left} if left else {})
 
     def _warmed(self, told: Mapping[str, str]) -> None:
         """Keep what a device tells of its heat as a warning, once."""

@@ -59,11 +59,15 @@ class Call:
         return self._process("0", *runs, "--warmup_runs=1", f"--warmup_min_secs={warmup_seconds:g}", *PEAK)
 
     def answered(self, begin: int, end: int, place: str) -> str:
-        """Write the command that runs images `begin` to `end`, a process each, and has all outputs in `place`."""
+        """Write the command that runs images `begin` to `end`, a process each, and has all outputs in `place`.
+
+        It prints what the last process wrote.
+        """
         one = f"rm -f answer; {self._process('$i', *ONCE, '--output_filepath=answer', replaces=False)} >log 2>&1"
         failed = "{ code=$?; cat log >&2; exit $code; }"
         kept = f"cat answer >>{place} || exit"
-        return f"rm -f {place}; i={begin}; while [ $i -lt {end} ]; do {one} || {failed}; {kept}; i=$((i+1)); done"
+        all_ = f"i={begin}; while [ $i -lt {end} ]; do {one} || {failed}; {kept}; i=$((i+1)); done"
+        return f"rm -f {place}; {all_}; cat log"
 
     def _process(self, image: str, *flags: str, replaces: bool = True) -> str:
         """Write the command of one process; it `replaces` the shell, so that it ends when that is killed."""

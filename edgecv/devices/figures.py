@@ -1,6 +1,7 @@
 """What Google's benchmark_model prints, read strictly.
 
-Its lines are as in `tflite/tools/benchmark/benchmark_model.cc` of LiteRT and `stats_calculator.h` of XLA.
+Its lines are as in `tflite/tools/benchmark/benchmark_model.cc` and `benchmark_tflite_model.cc` of LiteRT, and in
+`stats_calculator.h` of XLA.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgecv.errors import DeviceError
+from edgecv.worker import left_on_cpu
 
-__all__ = ["Figures", "read_figures"]
+__all__ = ["Figures", "not_all_on", "read_figures", "reason"]
 
 NUMBER = r"(\d{1,15}(?:\.\d{1,15})?(?:e[+-]?\d{1,2})?)"
 SUMMARY = re.compile(
@@ -27,6 +29,9 @@ RUNS = re.compile(
 )
 PEAK = re.compile(rf"(?:INFO: )?Overall peak memory footprint \(MB\) via periodic monitoring: {NUMBER}", re.ASCII)
 ROUNDING = 1e-5  # of a mean, which is printed with six digits
+LAST = re.compile(r"(?:ERROR: )?Benchmarking failed\.")  # whatever failed
+FALLBACK = "Disallowed CPU fallback detected."
+WHOLE = "Explicitly applied {} delegate, and the model graph will be completely executed by the delegate."
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,25 @@ def read_figures(log: str) -> Figures:
     if figure <= 0 or (least and not float(least) * (1 - ROUNDING) <= figure <= float(most) * (1 + ROUNDING)):
         raise _wrong("times above 0, between the least and the most", runs[1][0])
     return Figures(init / 1e3, first / 1e3, figure / 1e3, int(count), round(peak * 2**20))
+
+
+def reason(errors: str) -> str:
+    """Leave out of what the tool wrote of its errors the line that says no more than that there were some."""
+    return "\n".join(line for line in errors.splitlines() if not LAST.fullmatch(line.strip()))
+
+
+def not_all_on(accelerator: str, log: str, *, failed: bool) -> str:
+    """Say that not all of a graph ran on an accelerator, "gpu" or "nnapi", and which operators; "" where all of it did.
+
+    A tool that ran well has to say that all did: older ones run on the CPU where a phone has no such accelerator,
+    though they are told not to. `failed`: it failed, maybe for another reason.
+    """
+    name = accelerator.upper()
+    if WHOLE.format(name) in log:
+        return ""
+    if failed and FALLBACK in log:
+        return left_on_cpu(log) or f"some operators run on the CPU, not on the {name}"
+    return "" if failed else f"benchmark_model does not say that all of it ran on the {name}"
 
 
 def _only(pattern: re.Pattern[str], lines: Iterable[str], what: str) -> tuple[float, ...]:
