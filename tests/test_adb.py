@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from edgecv import host
 from edgecv.devices import Adb, Local, ask, bridge, kept, open_device, reachable, setup_device
+from edgecv.devices.attached import attached
 from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
 from edgecv.files import bench
 from edgecv.isolate import Child
@@ -535,11 +536,13 @@ def test_the_lock_is_the_devices_not_the_targets(phone: Phone, target: Made, mon
 class Server(socketserver.BaseRequestHandler):
     """Answer as adb's server does for devices that can't be had here, to the real adb."""
 
-    devices = ""
+    devices, connected = "", ""
 
     def handle(self) -> None:
         asked = self.request.recv(int(self.request.recv(4), 16)).decode()
         answer = "0029" if asked == "host:version" else self.devices
+        if asked.startswith("host:connect:"):
+            answer = self.connected
         self.request.sendall(f"OKAY{len(answer):04x}{answer}".encode())
 
 
@@ -582,7 +585,29 @@ def test_a_phone_that_is_not_there_is_not_available(seen: type[Server], target: 
     assert reachable(target(host="R59")).startswith("not available: phone: R59 is not attached: connect it by USB")
 
 
-@pytest.mark.parametrize("serial", ["-e", "R58; true", "a b", "$(true)", "\n", "x" * 200, "(no serial number)"])
+def test_an_address_that_does_not_answer_says_what_adb_says(seen: type[Server], target: Made) -> None:
+    seen.connected = "failed to connect to '10.0.0.9:5555': Connection refused"
+    with open_device(target(host="10.0.0.9:5555")) as device, pytest.raises(ReachError) as caught:
+        device.facts()
+    assert caught.value.got == seen.connected
+    assert "adb tcpip 5555" in caught.value.fix
+
+
+PAIRED = "adb-939AX05XBZ-vWgJpq (2)._adb-tls-connect._tcp"
+
+
+@pytest.mark.parametrize("host", ["", PAIRED])
+def test_a_phone_that_is_paired_twice_is_taken(host: str, seen: type[Server], target: Made) -> None:
+    seen.devices = f"{PAIRED}\tdevice\n"
+    assert attached("phone", Adb(target(host=host)).bridge.serial) == PAIRED
+
+
+def test_a_serial_that_adb_itself_lists_ends_no_run(seen: type[Server], target: Made) -> None:
+    seen.devices = "(no serial number)\trecovery\n"
+    assert "does not run Android now" in reachable(target(host=""))
+
+
+@pytest.mark.parametrize("serial", ["-e", "R58; true", "a\tb", "$(true)", "\n", "x" * 200, "(no serial number)"])
 def test_a_serial_that_adb_or_a_shell_would_take_for_more_is_refused(serial: str, target: Made) -> None:
     with pytest.raises(ConfigError, match="is not a serial"):
         Adb(target(host=serial))

@@ -10,8 +10,8 @@ from edgecv.isolate import Child, run_child
 __all__ = ["attached", "checked", "refusal"]
 
 ANSWER_SECONDS = 30.0  # the first command starts adb's server
-# Of USB, an address and port, an emulator's and a paired one's; nothing that a shell or adb reads more in.
-SERIAL = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:%\[\]-]{0,127}")
+# Of USB, an address and port, an emulator's, a paired one's as "adb-R58 (2)._adb-tls-connect._tcp"; no option of adb.
+SERIAL = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:%\[\]() -]{0,127}")
 AGAIN = "then give the same command again"
 # States that `adb devices` tells, in adb's words, what they mean, and what to do.
 STATES = (
@@ -30,7 +30,7 @@ PASSING = ("offline", "authorizing", "connecting")  # which a device is for a mo
 
 
 def checked(serial: str) -> str:
-    """Refuse a serial that adb would take for an option, or a shell for more than a word."""
+    """Refuse a serial that is none: adb would take it for an option, or never lists it."""
     if serial and not SERIAL.fullmatch(serial):
         fix = "correct host in the target, or $ANDROID_SERIAL"
         raise ConfigError(f"{serial!r} is not a serial", expected="one that `adb devices` lists", fix=fix)
@@ -45,8 +45,7 @@ def attached(name: str, wanted: str) -> str:
     Raises:
         ReachError: it is not there, not ready, or there are several; `passing` where it may be in a moment.
     """
-    if ":" in wanted:
-        run_child(["adb", "connect", wanted], timeout_seconds=ANSWER_SECONDS)
+    said = run_child(["adb", "connect", wanted], timeout_seconds=ANSWER_SECONDS).stdout if ":" in wanted else ""
     states = _states(name)
     found = [serial for serial in states if serial == (wanted or serial)]
     if len(found) > 1:
@@ -54,13 +53,16 @@ def attached(name: str, wanted: str) -> str:
         raise ReachError(f"{name}: {len(found)} devices are attached", got=", ".join(found), fix=fix)
     if not found:
         which = f"{wanted} is not" if wanted else "no device is"
-        fix = "connect it by USB, with USB debugging on (Settings, Developer options); `adb devices` lists it then"
-        raise ReachError(f"{name}: {which} attached", got=", ".join(states), fix=fix, passing=bool(wanted))
+        got, fix = ", ".join(states), "connect it by USB, with USB debugging on (Settings, Developer options)"
+        if said:
+            got, fix = said.strip()[-300:], "switch on wireless debugging, or type by USB first: adb tcpip 5555"
+        fix = f"{fix}; `adb devices` lists it then"
+        raise ReachError(f"{name}: {which} attached", got=got, fix=fix, passing=bool(wanted))
     if states[found[0]] != "device":
         if ":" in wanted:  # a device that restarted stays offline for adb's server until it is let go of
             run_child(["adb", "disconnect", wanted], timeout_seconds=ANSWER_SECONDS)
         raise _unready(name, found[0], states[found[0]])
-    return checked(found[0])
+    return found[0]
 
 
 def refusal(name: str, serial: str, child: Child) -> ReachError:
