@@ -621,11 +621,12 @@ def openvino_adapters(device: str) -> list[dict[str, Any]]:
     core, found = openvino.Core(), []
     for name in core.available_devices:
         if name.partition(".")[0] == device:
-            told = dict.fromkeys(("FULL_DEVICE_NAME", "NPU_DRIVER_VERSION"), "")
+            told = dict.fromkeys(("FULL_DEVICE_NAME", f"{device}_DRIVER_VERSION"), "")
             for key in told:
                 with contextlib.suppress(RuntimeError):
                     told[key] = str(core.get_property(name, key))
-            found.append({"name": told["FULL_DEVICE_NAME"], "driver": told["NPU_DRIVER_VERSION"], "software": False})
+            full_name, driver = told.values()
+            found.append({"name": full_name, "driver": driver, "software": False})
     return found
 
 
