@@ -109,7 +109,8 @@ class Speedup(Config):
 class Memory(Config):
     """Largest resident set of the process that ran the model; on a microcontroller, the arena and the flash it takes.
 
-    `flash_bytes`: of what a compiler made of the file.
+    `flash_bytes`: of what a compiler made of the file. `arena_bytes`: where the timing is "estimated", the SRAM that
+    the compiler estimates for that; what the interpreter keeps comes on top.
     """
 
     peak_rss_bytes: int | None

@@ -213,10 +213,12 @@ def _status(entry: Entry, limits: TargetLimits) -> str:
 def _costs(entry: Entry, limits: TargetLimits) -> list[str]:
     """Say for each limit of the target that is set whether this entry breaks it, or what is missing to tell."""
     memory = _memory(entry) or Memory(peak_rss_bytes=None)
-    arena = memory.arena_bytes is not None
+    kind = "peak memory"
+    if memory.arena_bytes is not None:
+        kind = "estimated SRAM" if entry.timing == "estimated" else "arena"
     sizes = (
         ("", memory.flash_bytes or (entry.artifact.size_bytes if entry.artifact else None), limits.max_size_bytes),
-        ("arena " if arena else "peak memory ", memory.arena_bytes or memory.peak_rss_bytes, limits.max_memory_bytes),
+        (f"{kind} ", memory.arena_bytes or memory.peak_rss_bytes, limits.max_memory_bytes),
     )
     found = [
         f"fail: {what}{size:,} bytes (limit {limit:,})"

@@ -154,6 +154,13 @@ def test_the_table_says_what_the_estimate_is_without() -> None:
     assert "more sample" not in table
 
 
+def test_the_table_tells_an_arena_from_an_estimate_of_sram() -> None:
+    arena, estimate = (render_table(bench([INT8], target=one), width=None, color=False) for one in (M7, ETHOS))
+    assert "Peak of cortex-m7: the arena that a microcontroller sets aside" in arena
+    assert "Peak of ethos-u55: the SRAM that a compiler estimates for its file" in estimate
+    assert "arena" not in estimate
+
+
 def test_the_same_file_gives_the_same_estimates_and_the_same_bytes() -> None:
     first, second = (compile_vela(INT8, digest_files(INT8), ETHOS) for _ in range(2))
     assert first == second
@@ -172,7 +179,7 @@ def test_another_npu_gives_other_estimates() -> None:
     [
         ({"max_latency_ms": 1e-6}, "fail: estimated "),
         ({"max_size_bytes": 100}, "fail: "),
-        ({"max_memory_bytes": 100}, "fail: arena "),
+        ({"max_memory_bytes": 100}, "fail: estimated SRAM "),
     ],
 )
 def test_estimates_are_held_to_the_limits(limits: dict[str, Any], status: str) -> None:
@@ -493,6 +500,17 @@ def test_a_microcontrollers_card_names_what_its_bundle_holds(bundles: dict[str, 
     named = set(re.findall(r"app/[\w./-]*\w", (bundles[target] / "card.md").read_text()))
     assert "app/c/README.md" in named
     assert all((bundles[target] / path).exists() for path in named)
+
+
+def test_a_card_tells_an_arena_from_an_estimate(bundles: dict[str, Path], done: Done) -> None:
+    figures = dict(re.findall(r"^\| (.*) \| (.*) \|$", (bundles["ethos-u55"] / "card.md").read_text(), re.MULTILINE))
+    row = next(row for row in done[0].rows if row.target == "ethos-u55")
+    assert row.memory is not None
+    assert row.latency_ms is not None
+    assert figures["SRAM, estimated"] == f"{row.memory.arena_bytes:,} bytes"
+    assert figures["latency, estimated"] == f"{row.latency_ms.p50:.3g} ms"
+    assert "arena" not in figures
+    assert "| arena | " in (bundles["cortex-m7"] / "card.md").read_text()
 
 
 def test_the_card_for_an_npu_says_that_the_app_does_not_run_there(bundles: dict[str, Path]) -> None:

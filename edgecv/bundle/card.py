@@ -97,6 +97,7 @@ def _title(about: About) -> str:
 
 def _results(about: About) -> str:
     row = about.row
+    estimated = row.timing == "estimated"  # by a compiler, once: there was no process
     lines = [
         ("size", f"{row.artifact.size_bytes / 1e6:.3f} MB" if row.artifact else "-"),
         ("precision of the file", row.precision),
@@ -112,11 +113,12 @@ def _results(about: About) -> str:
             lines.append(("below the float network", f"{found.drop_pp:.2f} [{low:.2f}, {high:.2f}] percentage points"))
     if row.latency_ms:
         p50, p90 = (_ms(one) for one in (row.latency_ms.p50, row.latency_ms.p90))
-        lines.append((f"latency, {row.timing}", f"p50 {p50}, p90 {p90}, in {row.latency_ms.processes} processes"))
+        spread = f"p50 {p50}, p90 {p90}, in {row.latency_ms.processes} processes"
+        lines.append((f"latency, {row.timing}", p50 if estimated else spread))
     if row.memory and row.memory.peak_rss_bytes is not None:
         lines.append(("largest resident set", f"{row.memory.peak_rss_bytes / 1e6:.0f} MB"))
     if row.memory and row.memory.arena_bytes is not None:
-        lines.append(("arena", f"{row.memory.arena_bytes:,} bytes"))
+        lines.append(("SRAM, estimated" if estimated else "arena", f"{row.memory.arena_bytes:,} bytes"))
     machine = about.machine
     facts = [("ran on", ", ".join(_text(str(machine[key])) for key in ("cpu", "arch", "os") if machine.get(key)))]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(about.software.items()))

@@ -30,6 +30,10 @@ TIMINGS = {
     "estimated": "Estimated: the latencies are a compiler's estimate, not a device's.",
     "software-rendered": "Software-rendered: the latencies are a CPU's that stands for the GPU, not a device's.",
 }
+ARENAS = {  # by whether a compiler estimated it
+    False: "the arena that a microcontroller sets aside, not a process",
+    True: "the SRAM that a compiler estimates for its file; what the interpreter keeps comes on top",
+}
 
 
 def figure(value: float) -> str:
@@ -109,7 +113,7 @@ def cells(row: Row, *, baseline: bool) -> dict[str, str]:
 
 
 def _peak(row: Row) -> int | None:
-    """The arena where there is one, else the process."""
+    """The arena or a compiler's estimate of SRAM where there is one, else the process."""
     if row.memory is None:
         return None
     return row.memory.peak_rss_bytes if row.memory.arena_bytes is None else row.memory.arena_bytes
@@ -168,8 +172,9 @@ def notes(results: Results) -> list[str]:
     lines.extend(_shared(_other_precisions(results)))
     lines.extend(_shared(_outside_estimates(results)))
     lines += [text for timing, text in TIMINGS.items() if any(row.timing == timing for row in rows)]
-    if arenas := sorted({clean(row.target) for row in rows if row.memory and row.memory.arena_bytes is not None}):
-        lines.append(f"Peak of {', '.join(arenas)}: the arena that a microcontroller sets aside, not a process.")
+    for estimated, what in ARENAS.items():
+        if targets := sorted({clean(row.target) for row in rows if _has_arena(row, estimated=estimated)}):
+            lines.append(f"Peak of {', '.join(targets)}: {what}.")
     if counts := sorted({row.accuracy.n for row in rows if row.accuracy}):
         images = " or ".join(f"{n:,}" for n in counts)
         lines.append(f"Drop: percentage points below the float Keras model on the same {images} test images.")
@@ -177,6 +182,11 @@ def notes(results: Results) -> list[str]:
         lines.append(f"Speed-up: against {' or '.join(compared)} on the same target; above 1 is faster.")
     lines.append("In brackets: 95 % intervals. MB: 10^6 bytes. - : not measured.")
     return lines
+
+
+def _has_arena(row: Row, *, estimated: bool) -> bool:
+    found = row.memory is not None and row.memory.arena_bytes is not None
+    return found and (row.timing == "estimated") == estimated
 
 
 def _shared(facts: Iterator[tuple[Row, str]]) -> Iterator[str]:
