@@ -226,7 +226,9 @@ def _costs(entry: Entry, limits: TargetLimits) -> list[str]:
         if size is not None and limit is not None and size > limit
     ]
     if entry.measurement and limits.max_memory_bytes is not None and sizes[1][1] is None:
-        found.append("can't tell: the memory was not measured")
+        estimated = entry.timing == "estimated"
+        why = "the compiler does not estimate the memory" if estimated else "the memory was not measured"
+        found.append(f"can't tell: {why}")
     return found + _slow(entry, limits.max_latency_ms)
 
 

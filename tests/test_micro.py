@@ -175,6 +175,18 @@ def test_another_npu_gives_other_estimates() -> None:
 
 
 @pytest.mark.parametrize(
+    ("accelerator", "system_config"),
+    [("ethos-u85-512", "Ethos_U85_SYS_DRAM_Mid"), ("ethos-u65-512", "Ethos_U65_High_End")],
+)
+def test_where_the_sram_is_a_cache_alone_a_memory_limit_can_not_be_told(accelerator: str, system_config: str) -> None:
+    npu = Npu(system_config=system_config, memory_mode="Dedicated_Sram")
+    row = only(ETHOS.model_copy(update={"accelerator": accelerator, "npu": npu}))
+    assert row.memory is not None
+    assert (row.memory.arena_bytes, row.memory.flash_bytes is None) == (None, False)
+    assert row.status == "can't tell: the compiler does not estimate the memory"
+
+
+@pytest.mark.parametrize(
     ("limits", "status"),
     [
         ({"max_latency_ms": 1e-6}, "fail: estimated "),
@@ -204,17 +216,21 @@ def test_a_bit_flip_is_refused_before_the_compiler_opens_the_file() -> None:
     assert "is not the file it was" in caught.value.got
 
 
+SUMMARY = "feature_map_storage_area,inference_time,sram_memory_used"
+
+
 @given(st.floats(1e-9, 1e3), st.floats(0, 1e9))
 def test_the_summarys_seconds_and_kibibytes_are_read(seconds: float, kib: float) -> None:
-    latency_ms, sram_bytes = read_summary(f"network,inference_time,sram_memory_used\nx,{seconds!r},{kib!r}\n")
+    latency_ms, sram_bytes = read_summary(f"{SUMMARY}\nSRAM,{seconds!r},{kib!r}\n")
+    assert sram_bytes is not None
     assert math.isclose(latency_ms, 1000 * seconds)
     assert abs(sram_bytes - 1024 * kib) <= 0.5
 
 
-@pytest.mark.parametrize("row", ["x,nan,1.0", "x,0.0,0.0", "x,fast,1.0", "x,1.0", ""])
+@pytest.mark.parametrize("row", ["SRAM,nan,1.0", "SRAM,0.0,0.0", "SRAM,fast,1.0", "SRAM,1.0", ""])
 def test_a_summary_without_figures_is_no_estimate(row: str) -> None:
     with pytest.raises(DeviceError):
-        read_summary(f"network,inference_time,sram_memory_used\n{row}\n")
+        read_summary(f"{SUMMARY}\n{row}\n")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["CAST", "SOFTMAX"]), st.sampled_from(["no", "float32 (x)"]))))

@@ -75,8 +75,11 @@ def read_left(said: str) -> tuple[tuple[str, str], ...]:
     return tuple((kind, f"stays on the CPU: {reason}") for kind, reason in found)
 
 
-def read_summary(text: str) -> tuple[float, int]:
+def read_summary(text: str) -> tuple[float, int | None]:
     """Read (milliseconds, bytes of SRAM) from the compiler's summary, whose units are seconds and KiB.
+
+    Where the feature maps lie in other memory, as with a Dedicated_Sram, there are no bytes: the SRAM is a cache, and
+    of the other memory the summary gives weights and feature maps in one.
 
     Raises:
         DeviceError: it holds no such figures.
@@ -84,8 +87,9 @@ def read_summary(text: str) -> tuple[float, int]:
     try:
         (row,) = csv.DictReader(text.splitlines())
         latency_ms, kib = 1000 * float(row["inference_time"]), float(row["sram_memory_used"])
+        inside = row["feature_map_storage_area"] == "SRAM"
     except (ValueError, KeyError, TypeError) as error:
         raise DeviceError("the compiler's summary can't be read", got=f"{type(error).__name__}: {error}") from error
     if not (math.isfinite(latency_ms) and math.isfinite(kib) and latency_ms > 0 and kib >= 0):
         raise DeviceError("the compiler estimates nothing", got=f"{latency_ms:g} ms, {kib:g} KiB")
-    return latency_ms, round(kib * KIB)
+    return latency_ms, round(kib * KIB) if inside else None
