@@ -331,6 +331,17 @@ def test_with_googles_compiler_what_it_maps_decides(
     assert [one.layer for one in row.skipped] == (["SOFTMAX"] if status.startswith("Mapped") else [])
 
 
+def test_the_table_names_what_googles_compiler_leaves_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edgetpu_compiler").write_text(PROGRAM.replace("{status}", "Mapped to Edge TPU"))
+    (tmp_path / "edgetpu_compiler").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    table = render_table(bench([INT8], target=CORAL), width=None, color=False)
+    assert "tiny-int8.tflite on coral-edgetpu: on the CPU by its compiler: SOFTMAX.\n" in table
+    assert "estimate" not in table
+
+
 def test_a_compiler_that_ends_well_without_its_file_takes_down_only_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

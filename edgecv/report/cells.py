@@ -170,7 +170,7 @@ def notes(results: Results) -> list[str]:
     lines.extend(_shared(_unsure_speedups(results)))
     lines.extend(_shared(_missing_percentiles(results)))
     lines.extend(_shared(_other_precisions(results)))
-    lines.extend(_shared(_outside_estimates(results)))
+    lines.extend(_shared(_on_cpu(results)))
     lines += [text for timing, text in TIMINGS.items() if any(row.timing == timing for row in rows)]
     for estimated, what in ARENAS.items():
         if targets := sorted({clean(row.target) for row in rows if _has_arena(row, estimated=estimated)}):
@@ -217,12 +217,14 @@ def _missing_percentiles(results: Results) -> Iterator[tuple[Row, str]]:
                 yield row, f"{key} takes {more} more sample{'s' if more > 1 else ''} ({needed} in all)"
 
 
-def _outside_estimates(results: Results) -> Iterator[tuple[Row, str]]:
-    """The operators that a compiler leaves to the CPU: its estimate is the NPU's alone."""
+def _on_cpu(results: Results) -> Iterator[tuple[Row, str]]:
+    """The operators that a compiler leaves to the CPU: an estimate is the NPU's alone."""
     for row in results.rows:
-        left = dict.fromkeys(clean(one.layer) for one in row.skipped if one.reason.startswith("stays on the CPU"))
-        if left and row.timing == "estimated":
-            yield row, f"the estimate is without what stays on the CPU: {', '.join(left)}"
+        left = dict.fromkeys(clean(one.layer) for one in row.skipped if "on the CPU: " in one.reason)
+        estimated = row.timing == "estimated"
+        what = "the estimate is without what stays on the CPU" if estimated else "on the CPU by its compiler"
+        if left:
+            yield row, f"{what}: {', '.join(left)}"
 
 
 def _other_precisions(results: Results) -> Iterator[tuple[Row, str]]:
