@@ -106,7 +106,7 @@ class Target(Config):
     ~/.ssh/config or user@host, and the target's own name where it is left out; "emulated", the processor `host`;
     "browser", a page in Chromium on this machine; "adb", the device with the serial `host`, or the only one attached;
     "reference", not at all: kernels here compute what it would.
-    `granularity`: what its int8 kernels are fast with, a scale for each channel of a kernel or one for the kernel.
+    `granularity`: how calibrated files are built, with a scale for each channel of a kernel or one for the kernel.
     `precisions`, `operators`: all that it has, operators by their names in TFLite; no bound where there are none.
     """
 

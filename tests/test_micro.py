@@ -266,6 +266,12 @@ def test_a_file_that_computes_in_float_is_not_the_edge_tpus() -> None:
     assert only(every, FLOAT).status.startswith("refused: coral-edgetpu computes in 8 bits alone: CAST ")
 
 
+def test_a_scale_for_each_channel_is_not_refused_for_the_edge_tpu() -> None:
+    assert CORAL.granularity == "tensor"
+    with open_device(CORAL) as device:
+        check_operators(device, (INT8,))  # its CONV_2D has 8 scales
+
+
 def operator(kind: str, dtype: str) -> dict[str, str]:
     return {"kind": kind, "name": kind.lower(), "dtype": dtype}
 
