@@ -7,9 +7,12 @@ import importlib.metadata
 import math
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgecv.devices.compiled import Compiled, run_compiler, scratch, written
+from edgecv.devices.device import ask
+from edgecv.devices.local import Local
 from edgecv.errors import DeviceError, MissingError
 from edgecv.extras import install_command
 from edgecv.target import Target
@@ -23,7 +26,7 @@ KIB = 1024
 
 COUNT = re.compile(r"^NPU operators = (\d+)", re.MULTILINE)
 ON_CPU = re.compile(r"^ *CPU: .*? = (.*) \(outputs ", re.MULTILINE)
-WARNING = re.compile(r"^Warning \(supported operators\) operator: (\w+), ofm: '(.*)'\n *Reason: (.*)$", re.MULTILINE)
+WARNING = re.compile(r"^Warning \(supported operators\) operator: \w+, ofm: '(.*)'\n *Reason: (.*)$", re.MULTILINE)
 
 
 def vela_version() -> str:
@@ -43,18 +46,23 @@ def compile_vela(file: Path, digest: str, target: Target) -> Compiled:
     """Compile a file for the target's Ethos-U. The estimated latency is that of the NPU, without what is left.
 
     Raises:
-        DeviceError: the compiler refused the file, crashed or hung; or no operator runs on the NPU.
+        DeviceError: the compiler or TFLM refused the file, crashed or hung; or no operator runs on the NPU.
     """
     with scratch() as name:
         folder = Path(name)
         child = run_compiler([*_command(target), "--output-dir", name, str(file)], file, digest, target)
-        left, found = read_left(child.stdout), COUNT.search(child.stdout)
+        left, found = read_left(child.stdout, _kinds(file, digest, target)), COUNT.search(child.stdout)
         if not found or not int(found[1]):
             kinds = ", ".join(sorted({kind for kind, _ in left})[:8])
             why = f"{len(left)} stay on the CPU: {kinds}"
             raise DeviceError(f"no operator runs on the {target.accelerator.title()} ({why})")
         latency_ms, sram_bytes = read_summary(written(folder, "*_summary_*.csv").read_text())
         return Compiled(written(folder, "*_vela.tflite").read_bytes(), left, latency_ms, sram_bytes)
+
+
+def _kinds(file: Path, digest: str, target: Target) -> dict[str, str]:
+    graph = ask(Local(target), (file,), do="graph", digests=(digest,))
+    return {one["name"]: one["kind"] for one in graph["operators"]}
 
 
 def _command(target: Target) -> list[str]:
@@ -68,11 +76,14 @@ def _command(target: Target) -> list[str]:
     return [sys.executable, "-I", "-B", "-c", MAIN, "--show-cpu-operations", *words]
 
 
-def read_left(said: str) -> tuple[tuple[str, str], ...]:
-    """Read which operators stay on the CPU, and why, in the order of execution, from what the compiler says."""
-    reasons = {tensor: (kind, reason) for kind, tensor, reason in WARNING.findall(said)}
-    found = [reasons.get(tensor, (tensor, "the compiler gives no reason")) for tensor in ON_CPU.findall(said)]
-    return tuple((kind, f"stays on the CPU: {reason}") for kind, reason in found)
+def read_left(said: str, kinds: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Read which operators stay on the CPU, and why, in the order of execution, from what the compiler says.
+
+    `kinds`: what computes each tensor in the file. The compiler takes an operator for the activation fused into it.
+    """
+    reasons = dict(WARNING.findall(said))
+    left = [(kinds.get(one, one), reasons.get(one, "the compiler gives no reason")) for one in ON_CPU.findall(said)]
+    return tuple((kind, f"stays on the CPU: {reason}") for kind, reason in left)
 
 
 def read_summary(text: str) -> tuple[float, int | None]:
