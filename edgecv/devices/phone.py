@@ -29,7 +29,7 @@ TELL = "; ".join(
     (
         _answer("arch", "uname -m"),
         _answer("kernel", "uname -r"),
-        _answer("cores", "nproc"),
+        _answer("cores", "nproc --all || nproc"),
         _answer("load", "cat /proc/loadavg"),
         _answer("cpuinfo", "cat /proc/cpuinfo"),
         _answer("meminfo", "cat /proc/meminfo"),
