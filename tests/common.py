@@ -1,4 +1,4 @@
-"""What tests of several devices share: waiting, and the logits behind a softmax."""
+"""What several test files share: waiting, the logits behind a softmax, and what OpenVINO's int8 needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from edgecv import host
 from edgecv.devices import Local, ask
 from edgecv.target import Target
 
 HERE = Target(name="here", runtime="litert")
+FACTS = host.facts()
+# Where there is none, OpenVINO's int8 kernels for x86 add pairs of products in 16 bits, which saturate.
+needs_vnni = pytest.mark.skipif(
+    FACTS["arch"] == "x86_64" and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(FACTS["flags"]),
+    reason="OpenVINO's int8 is not exact on x86 without VNNI",
+)
 
 
 def until(true: Callable[[], object]) -> None:

@@ -16,10 +16,12 @@ from edgecv.explain.network import Network
 from edgecv.explain.noise import LIMIT_DB, Tally, snr_db
 from edgecv.recipe import Preprocess
 from edgecv.target import Target
+from tests.common import needs_vnni
 
 SIDE = 32
 SETTINGS = {"preprocess": Preprocess(size=SIDE), "labels": tuple("abcde")}
 FORMATS = {"tflite": "litert", "openvino": "openvino"}
+INT8_FORMATS = ["tflite", pytest.param("openvino", marks=needs_vnni)]
 
 
 # The arithmetic
@@ -250,7 +252,7 @@ def int8(sound, photographs, tmp_path_factory):
     return {one: written(sound, one, folder, precision="int8", images=photographs) for one in FORMATS}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", INT8_FORMATS)
 @pytest.mark.parametrize(
     ("broken", "layer"),
     [
@@ -267,7 +269,7 @@ def test_the_layer_that_was_broken_is_named(format, broken, layer, sound, photog
     assert verdict(found).startswith(f"{layer} is the first layer apart: ")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", INT8_FORMATS)
 def test_no_layer_of_a_sound_file_stands_apart(format, int8, sound, photographs):
     found = compared(int8[format], sound, photographs)
     assert verdict(found).startswith("no layer stands apart: ")
@@ -408,7 +410,7 @@ def against(sound, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", INT8_FORMATS)
 def test_a_file_is_explained_with_the_preprocessing_that_it_carries(format, int8, against, folder):
     found = explain_file(int8[format][0], against, source=str(folder), images=8)
     assert (found.images, found.missing) == (8, ())

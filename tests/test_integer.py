@@ -17,6 +17,7 @@ from edgecv.export.bias import correct_biases
 from edgecv.export.flatbuffer import CASTS, Flatbuffer
 from edgecv.export.ranges import measure
 from tests import uneven
+from tests.common import needs_vnni
 
 pytest.importorskip("tensorflow", reason="the extra train is not installed")
 pytest.importorskip("litert_quantizer", reason="the extra train is not installed")
@@ -87,6 +88,7 @@ def kinds(file: Exported) -> dict[str, str]:
 
 
 both = pytest.mark.parametrize("file_format", ["tflite", "openvino"])
+both_exact = pytest.mark.parametrize("file_format", ["tflite", pytest.param("openvino", marks=needs_vnni)])
 
 
 @both
@@ -123,7 +125,7 @@ def test_each_kernel_has_as_many_scales_as_the_granularity_says() -> None:
     assert (most("channel"), most("tensor")) == (32, 1)
 
 
-@both
+@both_exact
 def test_layers_kept_in_float_are_named_and_raise_the_agreement(file_format: str, tmp_path: Path) -> None:
     file = exported("exploding", file_format, quantization=Quantization(float_layers=RAISED))
     reasons = {skipped.layer: skipped.reason for skipped in file.skipped}
@@ -328,7 +330,7 @@ def test_bias_correction_brings_each_channels_mean_back() -> None:
     assert after < 1e-4
 
 
-@both
+@both_exact
 def test_bias_correction_changes_the_file_and_keeps_the_agreement(file_format: str, tmp_path: Path) -> None:
     file = exported("plain", file_format, quantization=Quantization(correct_bias=True))
     assert file.files != exported("plain", file_format).files
@@ -402,6 +404,7 @@ def test_older_runtimes_find_the_weights_inside_the_flatbuffer(precision: str) -
         assert code.DeprecatedBuiltinCode() == min(code.BuiltinCode(), 127)
 
 
+@needs_vnni
 @pytest.mark.parametrize("quantization", [Quantization(), Quantization(float_layers=RAISED)])
 def test_openvino_runs_the_int8_tflite_file_as_litert_does(quantization: Quantization, tmp_path: Path) -> None:
     ov = pytest.importorskip("openvino", reason="the extra openvino is not installed")
