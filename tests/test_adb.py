@@ -63,7 +63,7 @@ class Phone:
             return subprocess.Popen(argv, env={**os.environ, **more}, stdout=log, stderr=log)
 
     def plugged_in(self) -> None:
-        libraries = CACHE / "usr/lib/x86_64-linux-gnu"
+        libraries = next((CACHE / "usr/lib").glob("*-linux-gnu"))
         self.adbd = self.inside(str(ADBD), LD_LIBRARY_PATH=f"{libraries}/android:{libraries}")
 
     def pulled_out(self) -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 
 from edgecv.cli import machine, recipes
 from edgecv.terminal import Terminal
+from tests.common import until
 from tests.conftest import ROOT
 
 DATA = ROOT / "tests" / "data"
@@ -160,7 +162,6 @@ def test_a_damaged_store_is_exit_code_3_until_it_is_repaired(tmp_path):
 
 def test_an_interrupted_command_says_that_it_can_go_on():
     import signal
-    import time
 
     child = subprocess.Popen(
         [sys.executable, "-m", "edgecv", "bench", DATA / "tiny.tflite"],
@@ -170,7 +171,7 @@ def test_an_interrupted_command_says_that_it_can_go_on():
         # A shell starts its background jobs with the signal ignored, and what they start inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(2.5)
+    until(psutil.Process(child.pid).children)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=30)
     assert child.returncode == 130

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -49,8 +50,11 @@ def test_facts_tell_the_machine_that_this_is() -> None:
 
 def test_facts_hold_no_host_name_user_name_or_path() -> None:
     text = json.dumps([value for value in host.facts().values() if isinstance(value, str)])
-    assert str(Path.home()) not in text
-    assert not {platform.node(), getpass.getuser()} & set(text.replace('"', " ").replace(",", " ").split())
+    names = {platform.node()}
+    with contextlib.suppress(KeyError, OSError):  # a user without an entry has no name
+        names.add(getpass.getuser())
+    assert str(Path.home()) == "/" or str(Path.home()) not in text
+    assert not names & set(text.replace('"', " ").replace(",", " ").split())
 
 
 @LINUX_ONLY
@@ -191,6 +195,9 @@ def test_a_load_that_is_over_is_not_warned_of() -> None:
 
 @LINUX_ONLY
 def test_a_machine_with_every_core_busy_is_warned_of() -> None:
+    facts = host.facts()
+    if facts["cores_usable"] < facts["cores_logical"] / 2:
+        pytest.skip("this process may use too few of the cores to keep them busy")
     spin = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
         assert any("cores busy" in warning for warning in host.warnings())

@@ -32,9 +32,9 @@ def test_a_child_that_hangs_is_killed_with_its_children():
     code = (
         f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, flush=True); {sleep}"
     )
-    child = python(code, timeout=2.0)
-    assert child.problem == "hung: no answer in 2 s"
-    assert child.seconds < 10
+    child = python(code, timeout=5.0)
+    assert child.problem == "hung: no answer in 5 s"
+    assert child.seconds < 15
     grandchild = int(child.stdout)
     deadline = time.monotonic() + 5
     while psutil.pid_exists(grandchild) and psutil.Process(grandchild).status() != psutil.STATUS_ZOMBIE:
@@ -76,8 +76,8 @@ def test_a_process_that_a_child_leaves_behind_does_not_make_it_hang(monkeypatch)
 
 def test_what_a_child_that_hangs_left_in_a_session_of_its_own_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(isolate, "REST_SECONDS", 0.5)
-    child = python(LEAVE.format(new=True) + "; import time; time.sleep(20)", timeout=2.0)
-    assert (child.problem, child.hung, child.stdout) == ("hung: no answer in 2 s", True, "done\n")
+    child = python(LEAVE.format(new=True) + "; import time; time.sleep(20)", timeout=5.0)
+    assert (child.problem, child.hung, child.stdout) == ("hung: no answer in 5 s", True, "done\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the files of another process")

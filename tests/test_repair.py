@@ -99,7 +99,6 @@ def test_where_no_time_is_given_nothing_is_tried_and_the_row_fails(place, digits
     assert verified(short, LITERT, "mended").verdict.status.startswith("fail: drop")
 
 
-@pytest.mark.timeout(900)
 def test_a_repair_that_is_killed_at_each_trial_ends_like_one_that_was_not(place, digits, mended):
     command = [sys.executable, "-m", "tests.mended", digits, place / "killed", place / "other"]
     kills = 0
