@@ -119,10 +119,15 @@ class Memory(Config):
 
 
 class SkippedEntry(Config):
-    """A layer left in float, and why."""
+    """A layer that export left in float, or an operator that a compiler left to the CPU, and why."""
 
     layer: str
     reason: str
+
+    @property
+    def by_compiler(self) -> bool:
+        """Whether it is a compiler's."""
+        return "on the CPU: " in self.reason
 
 
 class StepEntry(Config):

@@ -25,7 +25,7 @@ from edgecv.errors import DataError, MissingError, ModelError, StoreError, Usage
 from edgecv.nets.imagenet import PACKAGES
 from edgecv.recipe import Preprocess
 from edgecv.report import best, verdict
-from edgecv.results import StepEntry, dump_results, read_results
+from edgecv.results import SkippedEntry, StepEntry, dump_results, read_results
 from edgecv.target import Measure, Target
 from tests.app_bundles import believe
 from tests.conftest import ROOT
@@ -550,6 +550,15 @@ def test_the_card_names_of_this_machines_software_what_ran_the_version(bundle):
     (line,) = re.findall(r"\| software \| (.*) \|", (bundle / "card.md").read_text())
     package = {"here-litert": "ai-edge-litert", "here-openvino": "openvino"}[bundle.name]
     assert [one.split()[0] for one in line.split(", ")] == sorted([package, "numpy"])
+
+
+def test_the_card_says_what_is_left_to_the_cpu_and_what_in_float(about):
+    left = (
+        SkippedEntry(layer="SOFTMAX", reason="stays on the CPU: it is float32"),
+        SkippedEntry(layer="stem", reason="asked for"),
+    )
+    text = card(replace(about, row=about.row.model_copy(update={"skipped": left})))
+    assert "- Left to the CPU: SOFTMAX (stays on the CPU: it is float32).\n- In float: stem (asked for).\n" in text
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,9 @@ def _limits(about: About) -> str:
     if about.accelerator != "cpu":
         lines.append(f"The apps run it on the CPU, not on the {_accelerator(about)}.")
     lines += [f"While it was measured: {_text(warning)}." for warning in about.warnings]
-    lines += [f"In float: {_text(one.layer)} ({_text(one.reason)})." for one in row.skipped[:10]]
+    for one in row.skipped[:10]:
+        what = "Left to the CPU" if one.by_compiler else "In float"
+        lines.append(f"{what}: {_text(one.layer)} ({_text(one.reason)}).")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

@@ -220,7 +220,7 @@ def _missing_percentiles(results: Results) -> Iterator[tuple[Row, str]]:
 def _on_cpu(results: Results) -> Iterator[tuple[Row, str]]:
     """The operators that a compiler leaves to the CPU: an estimate is the NPU's alone."""
     for row in results.rows:
-        left = dict.fromkeys(clean(one.layer) for one in row.skipped if "on the CPU: " in one.reason)
+        left = dict.fromkeys(clean(one.layer) for one in row.skipped if one.by_compiler)
         estimated = row.timing == "estimated"
         what = "the estimate is without what stays on the CPU" if estimated else "on the CPU by its compiler"
         if left:
