@@ -49,7 +49,8 @@ def made(stages: Stages, device: Device, variant: str) -> Made:
     target = device.target
     steps, format = stages.shaping(variant), runtimes.RUNTIMES[target.runtime].format
     artifact = stages.exported(variant, format, granularity=target.granularity)
-    own = target.granularity == "tensor" and artifact.precision in compress.CALIBRATED
+    calibrated = artifact.precision in compress.CALIBRATED and "qat" not in steps  # its ranges are trained
+    own = target.granularity == "tensor" and calibrated
     return Made(artifact, _network(stages, steps), f"{variant}-per-tensor" if own else variant)
 
 

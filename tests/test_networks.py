@@ -7,7 +7,9 @@ import pytest
 
 from edgecv import pipeline
 from edgecv.compress import clusters, sparsity
+from edgecv.devices import open_device
 from edgecv.errors import ConfigError
+from edgecv.evidence import made
 from edgecv.recipe import Recipe, load_recipe
 from edgecv.target import Measure, Target
 from tests.conftest import ROOT
@@ -86,6 +88,11 @@ def test_the_float_row_has_no_steps_and_is_held_to_the_float_model(rows):
     row = rows["float32", "litert"]
     assert (row.steps, row.parity.reference) == ((), "float keras")
     assert rows["slim", "litert"].parity.reference == "own keras"
+
+
+def test_what_was_trained_with_quantization_is_one_file_whatever_a_target_wants_of_its_scales(stages, rows):
+    with open_device(TARGETS[0].model_copy(update={"granularity": "tensor"})) as device:
+        assert made(stages, device, "slim-qat").name == "slim-qat"
 
 
 def test_what_was_trained_with_quantization_is_a_file_of_each_runtimes_own_and_runs_in_int8(rows):
