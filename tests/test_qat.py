@@ -35,6 +35,7 @@ from edgecv.nets.layers import Blocks
 from edgecv.recipe import Preprocess
 from edgecv.target import Target
 from edgecv.train.forward import predict, reestimate_batch_norm
+from tests.common import needs_vnni
 from tests.uneven import run_tflite
 
 layers = tf_keras.layers
@@ -283,6 +284,7 @@ def ir(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ..
     return folder / "model.xml", folder / "model.bin"
 
 
+@needs_vnni
 def test_openvino_runs_every_convolution_in_int8_and_gives_the_networks_answers(
     trained: Any, ir: tuple[Path, ...], digits: tuple[Images, NDArray[np.int64]], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecv.evidence import verified
-from edgecv.repair import describe, divergence, repair
+from edgecv.repair import _Bench, describe, divergence, repair
 from tests.conftest import ROOT
 from tests.digits import write_digits
 from tests.mended import LIMIT_PP, LITERT, OPENVINO, outcome, stages
@@ -83,13 +83,15 @@ def test_raised_layers_mend_it_where_nothing_else_may_be_tried(place, digits, de
     assert found.best.drop_pp < found.trials[0].drop_pp
 
 
-def test_a_layer_without_an_int16_form_is_left_out_with_a_note(place, digits):
-    curved = stages(digits, place / "curved", place / "store", activation="elu", remedies=("int16",), layers=20)
+def test_a_layer_without_an_int16_form_is_left_out_with_a_note(place, digits, monkeypatch):
+    # Which layers are the worst is another CPU's rounding in the training.
+    monkeypatch.setattr(_Bench, "_worst", lambda bench, version: ["pair1_depthwise_relu", "pair1_pointwise_conv"])
+    curved = stages(digits, place / "curved", place / "store", activation="elu", remedies=("int16",))
     found = repair(curved, LITERT, "mended")
-    left = [note for note in curved.listener.notes if "is not tried" in note]
-    assert left
-    assert all("LiteRT has no such form of elu" in note for note in left)
-    assert len(found.trials) > 1
+    (left,) = [note for note in curved.listener.notes if "is not tried" in note]
+    assert "pair1_depthwise_relu in int16 is not tried" in left
+    assert "LiteRT has no such form of elu" in left
+    assert [trial.remedy for trial in found.trials] == ["int8", "pair1_pointwise_conv in int16"]
 
 
 def test_where_no_time_is_given_nothing_is_tried_and_the_row_fails(place, digits):
