@@ -57,9 +57,11 @@ def main(argv):
     looking = time.monotonic()
     begin = time.perf_counter_ns()
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    model = Interpreter(flags["graph"], num_threads=int(flags["num_threads"]))
+    plain = flags.get("use_xnnpack") == "false"
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
+    model = Interpreter(flags["graph"], num_threads=int(flags["num_threads"]), experimental_op_resolver_type=kernels)
     model.allocate_tensors()
     init = (time.perf_counter_ns() - begin) // 1000
     (given,) = model.get_input_details()

@@ -19,11 +19,13 @@ from edgecv.worker import dequantized
 
 __all__ = ["Call", "Outputs", "delegate", "lacking"]
 
-# Which processor is to run a graph; on another than the CPU all of it, or nothing: it would fall back in silence.
+# The tool would fall back to the CPU in silence; and LiteRT's own choice for that, XNNPACK, comes before the others.
+ALL_OF_IT = ("--require_full_delegation=true", "--use_xnnpack=false")
+# Which processor is to run a graph.
 DELEGATES = {
     "cpu": ("--use_xnnpack=true",),
-    "gpu": ("--use_gpu=true", "--require_full_delegation=true"),
-    "nnapi": ("--use_nnapi=true", "--require_full_delegation=true"),
+    "gpu": ("--use_gpu=true", *ALL_OF_IT),
+    "nnapi": ("--use_nnapi=true", *ALL_OF_IT),
 }
 ONCE = ("--num_runs=1", "--min_secs=0", "--warmup_runs=0", "--warmup_min_secs=0")
 # The kernel keeps a process's peak, so few looks will do; but the tool sleeps out the last interval before it prints.

@@ -31,6 +31,7 @@ PEAK = re.compile(rf"(?:INFO: )?Overall peak memory footprint \(MB\) via periodi
 ROUNDING = 1e-5  # of a mean, which is printed with six digits
 LAST = re.compile(r"(?:ERROR: )?Benchmarking failed\.")  # whatever failed
 FALLBACK = "Disallowed CPU fallback detected."
+ON_CPU = "Created TensorFlow Lite XNNPACK delegate for CPU"
 WHOLE = "Explicitly applied {} delegate, and the model graph will be completely executed by the delegate."
 
 
@@ -72,11 +73,11 @@ def reason(errors: str) -> str:
 def not_all_on(accelerator: str, log: str, *, failed: bool) -> str:
     """Say that not all of a graph ran on an accelerator, "gpu" or "nnapi", and which operators; "" where all of it did.
 
-    A tool that ran well has to say that all did: older ones run on the CPU where a phone has no such accelerator,
-    though they are told not to. `failed`: it failed, maybe for another reason.
+    A tool that ran well has to say that all did, and not that the CPU took it first: older ones run on the CPU where a
+    phone has no such accelerator, though they are told not to. `failed`: it failed, maybe for another reason.
     """
     name = accelerator.upper()
-    if WHOLE.format(name) in log:
+    if WHOLE.format(name) in log and ON_CPU not in log:
         return ""
     if failed and FALLBACK in log:
         return left_on_cpu(log) or f"some operators run on the CPU, not on the {name}"
