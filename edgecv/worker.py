@@ -21,8 +21,8 @@ until ready), `first_ms` and `latencies_ms`. A latency is from pixels in this pr
 For "graph", `operators`: each one's kind, name, output's id and shape, the ids it reads, and the range that rounding
 gives its output. For both "graph" and "trace" LiteRT runs its built-in kernels, since XNNPACK hides what is inside.
 TFLM adds `arena_bytes`, what a microcontroller must set aside; a figure of this machine, whose pointers take 8 bytes.
-For "facts", which takes no files: `machine`, what the kernel tells of it, `versions` of what runs models, and
-`adapters`, the GPUs or NPUs that the runtime has there, the one that it takes first.
+For "facts", which takes no files: `machine`, what the kernel tells of it, `versions` of what runs models, why that is
+`unusable` where it can't be imported, and `adapters`, its GPUs or NPUs there, the one that it takes first.
 Nothing falls back to the CPU: a model of which a GPU does not run each operator is refused, `on_cpu` says which.
 Exit code 0: answered. 3: refused, with the reason in the answer.
 """
@@ -32,6 +32,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -55,6 +56,12 @@ PACKAGES = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
     "tflm": ("tflite-micro",),
+}
+MODULES = {
+    "litert": ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime",),
+    "tflm": ("tflite_micro",),
 }
 # Compute layers of TFLite, and which of their operands are the activation and the weight: a TRANSPOSE_CONV's first is
 # its output's shape.
@@ -90,10 +97,7 @@ class LiteRT:
     """Runs a .tflite file by ai-edge-litert, or by tflite-runtime on boards that have only that."""
 
     def __init__(self, path: str, job: dict[str, Any]) -> None:
-        try:
-            from ai_edge_litert import interpreter as litert
-        except ImportError:
-            from tflite_runtime import interpreter as litert
+        litert = imported("litert")
         inside = {
             "experimental_op_resolver_type": litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             "experimental_preserve_all_tensors": True,
@@ -225,10 +229,7 @@ class OpenVINO:
     """Runs OpenVINO IR, .tflite or .onnx by OpenVINO."""
 
     def __init__(self, path: str, job: dict[str, Any]) -> None:
-        modules: Any = sys.modules
-        modules.setdefault("openvino_telemetry", None)  # with it, importing openvino sends usage data
-        import openvino
-
+        openvino = imported("openvino")
         core = openvino.Core()
         model = core.read_model(path)
         if model.is_dynamic():
@@ -315,9 +316,7 @@ class ONNXRuntime:
     """Runs an .onnx file by ONNX Runtime."""
 
     def __init__(self, path: str, job: dict[str, Any]) -> None:
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it sends usage data, and leaves a file with an id
-        import onnxruntime
-
+        onnxruntime = imported("onnxruntime")
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = job["threads"]
@@ -598,7 +597,29 @@ def facts(runtime: str, accelerator: str) -> dict[str, Any]:
     for package in (*PACKAGES[runtime], "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {"machine": found, "versions": versions, "adapters": adapters(runtime, accelerator)}
+    answer: dict[str, Any] = {"machine": found, "versions": versions, "unusable": "", "adapters": []}
+    if set(versions) - {"numpy"}:
+        try:
+            imported(runtime)
+        except Exception as error:
+            return {**answer, "unusable": f"{type(error).__name__}: {error}"[:2000]}
+        answer["adapters"] = adapters(runtime, accelerator)
+    return answer
+
+
+def imported(runtime: str) -> Any:
+    """Import the module of a runtime; of LiteRT, its predecessor's where it is not installed itself."""
+    modules: Any = sys.modules
+    modules.setdefault("openvino_telemetry", None)  # with it, importing openvino sends usage data
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else ONNX Runtime sends some, and leaves a file with an id
+    for name in MODULES[runtime]:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = error
+            if error.name != name.partition(".")[0]:  # it is there, and lacks something
+                raise
+    raise missing
 
 
 def adapters(runtime: str, accelerator: str) -> list[dict[str, Any]]:
@@ -612,12 +633,7 @@ def adapters(runtime: str, accelerator: str) -> list[dict[str, Any]]:
 
 def openvino_adapters(device: str) -> list[dict[str, Any]]:
     """Ask OpenVINO for its GPUs or NPUs; it takes the first."""
-    modules: Any = sys.modules
-    modules.setdefault("openvino_telemetry", None)  # with it, importing openvino sends usage data
-    try:
-        import openvino
-    except ImportError:
-        return []
+    openvino = imported("openvino")
     core, found = openvino.Core(), []
     for name in core.available_devices:
         if name.partition(".")[0] == device:

@@ -456,6 +456,38 @@ def test_an_environment_that_can_not_be_made_names_the_package_and_leaves_nothin
     assert not venv.exists()
 
 
+NO_LIBRARY = "ImportError: libopenblas.so.0: cannot open shared object file: No such file or directory"
+
+
+def test_a_library_that_numpy_lacks_there_is_named_with_its_package(board: Board) -> None:
+    python = board.home / ".local/share/edgecv/venv/bin/python3"
+    python.write_text(f"#!/bin/sh\necho '{NO_LIBRARY}' >&2; seq 1000 >&2; exit 1\n")
+    with pytest.raises(DeviceError) as caught:
+        list(setup_device(target()))
+    assert caught.value.got == NO_LIBRARY.partition(": ")[2].rpartition(": ")[0]
+    assert caught.value.fix == "type there: sudo apt install libopenblas0"
+
+
+@pytest.mark.parametrize(
+    ("why", "fix"),
+    [("/lib/libstdc++.so.6: version `GLIBCXX_3.4.30' not found", "Ubuntu 22.04"), ("undefined symbol", "rm -r")],
+)
+def test_a_runtime_that_can_not_be_imported_there_is_not_ready(
+    why: str, fix: str, board: Board, tmp_path: Path
+) -> None:
+    package = tmp_path / "there/ai_edge_litert"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "interpreter.py").write_text(f"raise ImportError({why!r})\n")
+    python = board.home / ".local/share/edgecv/venv/bin/python3"
+    whole = python.read_text()
+    python.write_text(whole.replace("exec", f"PYTHONPATH={package.parent} exec", 1))
+    with pytest.raises(DeviceError, match="can't import") as caught:
+        list(setup_device(target()))
+    assert caught.value.got.rpartition(": ")[2] in why
+    assert fix in caught.value.fix
+
+
 def test_a_32_bit_system_gets_the_runtime_that_it_has_wheels_of_and_the_numpy_that_it_needs() -> None:
     found = [packages_for(target(runtime=name), bits=bits) for name, bits in (("litert", "32"), ("litert", "64"))]
     assert found == [("tflite-runtime==2.14.0", "numpy<2"), ("ai-edge-litert", "numpy")]

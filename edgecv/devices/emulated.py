@@ -38,8 +38,9 @@ class Emulated(Local):
             got = f"qemu {version}" if version else ""
             raise MissingError(f"{name} is not set up", got=got, expected=f"qemu {LEAST_QEMU} or newer", fix=fix)
         ran = self.run({"do": "facts", "runtime": self.target.runtime}, timeout_seconds=FACTS_SECONDS)
-        if not ran.answer.get("versions", {}).keys() - {"numpy"}:
-            got = ran.answer.get("refused") or ran.child.stderr.strip()[-300:]
+        unusable = ran.answer.get("unusable")
+        if unusable or not ran.answer.get("versions", {}).keys() - {"numpy"}:
+            got = unusable or ran.answer.get("refused") or ran.child.stderr.strip()[-300:]
             raise DeviceError(f"{name} does not run the worker", got=got, fix=fix)
         told = {**ran.answer["machine"], "cpuinfo": ""}  # which is this machine's
         machine = {**host.facts_of(told), "cpu": f"{self.target.host}, {self.emulator.core}, emulated by qemu"}

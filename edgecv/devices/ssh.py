@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,11 @@ WAIT_SECONDS = 1800.0  # for another machine's worker there
 WAITS, RUNS = "edgecv-waits", "edgecv-runs"  # what is printed before the lock, and once it is held
 ANSWERED = (0, 3)  # the worker's exit codes with an answer
 ANSWER_BYTES = 16_000_000
+# What the loader says of a library that is not there, or too old; and the Debian packages of some.
+LIBRARY = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+LIBRARIES = {"libopenblas.so.0": "libopenblas0"}  # of the numpy that piwheels has for 32 bits
+OLD_SYSTEM = re.compile(r"version `(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found")
+NEW_ENOUGH = "as Raspberry Pi OS 12, Ubuntu 22.04 or JetPack 6 have it"
 NO_COMMAND = 127  # a shell's exit code for a command that is not there
 
 
@@ -150,6 +156,8 @@ class Ssh:
         """Turn the worker's answer into facts, or what is missing into an error."""
         name, fix = self.target.name, f"edgecv setup-device {self.target.name}"
         if not ran.answer:
+            if LIBRARY.search(ran.child.stderr):
+                raise _unusable(name, ran.child.stderr)
             got = ran.child.stderr.strip()[-300:]
             lacks = "Python" if ran.child.returncode == NO_COMMAND else "numpy" if "'numpy'" in got else None
             if lacks:
@@ -161,7 +169,21 @@ class Ssh:
         if not versions.keys() - {"numpy"}:
             package = runtimes.RUNTIMES[self.target.runtime].package
             raise MissingError(f"{name} lacks the runtime {self.target.runtime}", expected=package, fix=fix)
+        if reason := ran.answer.get("unusable"):
+            raise _unusable(name, str(reason))
         return accelerated(self.target, Facts(host.facts_of(ran.answer["machine"]), versions), ran)
+
+
+def _unusable(name: str, said: str) -> DeviceError:
+    """Say why what is installed there can't be imported; to install it once more would not help."""
+    what = f"{name} can't import what is installed there"
+    if found := LIBRARY.search(said):
+        package = LIBRARIES.get(found[1], f"the package that has {found[1]}")
+        return DeviceError(what, got=found[0], fix=f"type there: sudo apt install {package}")
+    fix = f"type there: rm -r ~/{VENV}; then again: edgecv setup-device {name}"
+    if found := OLD_SYSTEM.search(said):
+        fix = f"take a system with a newer C and C++ library, {NEW_ENOUGH}"
+    return DeviceError(what, got=(found[0] if found else said.strip())[-300:], fix=fix)
 
 
 def _read_answer(path: Path) -> dict[str, Any]:
