@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -454,6 +455,62 @@ def test_an_environment_that_can_not_be_made_names_the_package_and_leaves_nothin
         python.unlink()
     assert "sudo apt install python3-venv" in caught.value.fix
     assert not venv.exists()
+
+
+@pytest.fixture
+def bare(board: Board) -> Iterator[Callable[[str, str], Path]]:
+    """Take the board's Python away, and give it one that makes an environment, or fails to, as a shell says."""
+    venv, python = board.home / ".local/share/edgecv/venv", board.home / "bin/python3"
+    shutil.rmtree(venv)
+    python.parent.mkdir(exist_ok=True)
+
+    def made(venv_says: str, pip_says: str) -> Path:
+        python.write_text(
+            f'#!/bin/sh\ncase "$2" in\nvenv) {venv_says} ;;\npip) {pip_says} ;;\n'
+            "*) echo \"No module named 'numpy'\" >&2; exit 1 ;;\nesac\n"
+        )
+        python.chmod(0o755)
+        return venv
+
+    yield made
+    python.unlink()
+    shutil.rmtree(venv, ignore_errors=True)
+
+
+MAKES = 'mkdir -p "$3/bin"; cp "$0" "$3/bin/python3"'
+FULL_DISK = "echo 'OSError: [Errno 28] No space left on device' >&2; exit 1"
+
+
+def test_an_environment_that_was_there_stays_where_it_can_not_be_made_again(bare: Callable[[str, str], Path]) -> None:
+    venv = bare(FULL_DISK, "exit 1")
+    (venv / "lib").mkdir(parents=True)
+    for name in ("pyvenv.cfg", "lib/precious"):
+        (venv / name).touch()
+    with pytest.raises(DeviceError, match="probably full"):
+        list(setup_device(target()))
+    assert (venv / "lib/precious").exists()
+
+
+@pytest.mark.parametrize(
+    ("pip", "what", "expected"),
+    [
+        (
+            "echo 'No matching distribution found for ai-edge-litert' >&2; exit 1",
+            "no ai-edge-litert",
+            "Python 3.9",
+        ),
+        (FULL_DISK, "probably full", ""),
+        ("echo 'ERROR: Network is unreachable' >&2; exit 1", "failed: exit code 1", ""),
+    ],
+)
+def test_why_packages_are_not_installed_is_said(
+    pip: str, what: str, expected: str, bare: Callable[[str, str], Path]
+) -> None:
+    bare(MAKES, pip)
+    with pytest.raises(DeviceError) as caught:
+        list(setup_device(target()))
+    assert what in caught.value.what
+    assert caught.value.expected.startswith(expected)
 
 
 NO_LIBRARY = "ImportError: libopenblas.so.0: cannot open shared object file: No such file or directory"

@@ -13,14 +13,22 @@ from edgecv.devices.litert_js import install_litert_js
 from edgecv.devices.opened import open_device
 from edgecv.devices.ssh import VENV, Ssh, watched
 from edgecv.devices.tool import download_tool
-from edgecv.errors import ConfigError, DeviceError, MissingError
+from edgecv.devices.tried import FULL, unkept
+from edgecv.errors import ConfigError, DeviceError, EnvError, MissingError
+from edgecv.isolate import Child
 from edgecv.target import Target
 
 __all__ = ["packages_for", "setup_device"]
 
 INSTALL_SECONDS = 1800.0
 # There are no wheels of LiteRT for a 32-bit system; its predecessor's need numpy 1, and one of these Pythons.
-OLD_PACKAGES, OLD_PYTHON = ("tflite-runtime==2.14.0", "numpy<2"), "Python 3.9 to 3.11"
+OLD_PACKAGES = ("tflite-runtime==2.14.0", "numpy<2")
+# Systems that a package has wheels for, as the index of Python packages lists them.
+SYSTEMS = {
+    "ai-edge-litert": "Python 3.9 or newer, 3.10 for a GPU, on Raspberry Pi OS 12, Ubuntu 22.04, JetPack 6 or newer",
+    OLD_PACKAGES[0]: "Python 3.9 to 3.11 with glibc 2.34, as on Raspberry Pi OS 12",
+}
+NO_WHEEL = ("No matching distribution", "from versions: none")
 
 
 def setup_device(target: Target) -> Iterator[str]:
@@ -87,16 +95,32 @@ def _installed(device: Ssh) -> Iterator[str]:
     bits = shell.run("getconf LONG_BIT", timeout_seconds=INSTALL_SECONDS).stdout.strip()
     packages = packages_for(device.target, bits=bits)
     yield f"{name}: making ~/{VENV}"
+    kept = shell.run(f"test -e {VENV}/pyvenv.cfg", timeout_seconds=INSTALL_SECONDS).returncode == 0
     made = shell.run(watched(f"python3 -m venv {VENV}"), timeout_seconds=INSTALL_SECONDS)
     if made.problem:
-        shell.run(f"rm -rf {VENV}", timeout_seconds=INSTALL_SECONDS)
-        fix = f"type there: sudo apt install python3-venv; then again: edgecv setup-device {name}"
-        raise MissingError(f"{name} can't make a Python environment", got=(made.stderr or made.stdout).strip(), fix=fix)
+        if not kept:
+            shell.run(f"rm -rf {VENV}", timeout_seconds=INSTALL_SECONDS)
+        raise _unmade(name, made)
     yield f"{name}: installing {', '.join(packages)}"
     quoted = " ".join(f"'{one}'" for one in packages)
     command = f"{VENV}/bin/python3 -m pip install --quiet --disable-pip-version-check {quoted}"
     done = shell.run(watched(command), timeout_seconds=INSTALL_SECONDS)
+    if done.problem and any(words in done.stderr for words in NO_WHEEL):
+        asked = shell.run("python3 --version; getconf GNU_LIBC_VERSION", timeout_seconds=INSTALL_SECONDS).stdout
+        what, fix = f"{name}: there is no {packages[0]} for its system", "take such a system for it"
+        got, expected = ", ".join(asked.strip().splitlines()), SYSTEMS.get(packages[0], "")
+        raise DeviceError(what, got=got, expected=expected, fix=fix)
+    if done.problem and any(words in done.stderr for words in FULL):
+        raise unkept(f"{name}: {packages[0]} could not be installed", done, folder=f"~/{VENV}")
     if done.problem:
-        python = f" and has {OLD_PYTHON}" if packages == OLD_PACKAGES else ""
-        fix = f"see that it reaches a package index{python}, or type there: {command}"
+        fix = f"see that it reaches a package index, or type there: {command}"
         raise DeviceError(f"{name}: {done.problem}", got=done.stderr.strip()[-500:], fix=fix)
+
+
+def _unmade(name: str, made: Child) -> EnvError:
+    """Word why there is no environment: for want of a Debian package, or of something else."""
+    what, said = f"{name} can't make a Python environment", f"{made.stdout}\n{made.stderr}"
+    if any(word in said for word in ("ensurepip", "No module named venv", "not found")):
+        fix = f"type there: sudo apt install python3-venv; then again: edgecv setup-device {name}"
+        return MissingError(what, got=said.strip()[-500:], fix=fix)
+    return unkept(what, made, folder=f"~/{VENV}")

@@ -11,7 +11,7 @@ import stamina
 from edgecv.errors import DeviceError, MissingError, ReachError
 from edgecv.isolate import Child
 
-__all__ = ["Link", "unkept"]
+__all__ = ["FULL", "Link", "unkept"]
 
 log = logging.getLogger(__name__)
 logging.getLogger("stamina").setLevel(logging.ERROR)  # it would tell of each retry too, in its own words
