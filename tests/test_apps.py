@@ -556,6 +556,15 @@ def test_labels_that_do_not_fit_the_model_are_refused() -> None:
 
 
 @needs_gcc
+def test_a_build_may_give_the_c_app_a_larger_arena(tmp_path: Path) -> None:
+    (tmp_path / "model.h").write_text(source()["model.h"])
+    (tmp_path / "arena.c").write_text('#include "model.h"\n_Static_assert(MODEL_ARENA_BYTES == ASKED, "arena");\n')
+    build = ("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", APPS / "c", tmp_path / "arena.c")
+    built(*build, "-DASKED=1")
+    built(*build, "-DASKED=65536", "-DMODEL_ARENA_BYTES=65536")
+
+
+@needs_gcc
 def test_a_label_may_hold_anything_that_a_line_may(tmp_path: Path) -> None:
     labels = ('say "x"', "a\\b ??/ %s", "Größe/* 7*/")
     literals = "".join(re.findall(r'^    ".*",$', source(labels)["model.c"], re.MULTILINE))

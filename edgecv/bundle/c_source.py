@@ -70,7 +70,8 @@ def c_source(
 ) -> dict[str, str]:
     """Write a .tflite file, its labels and its golden frame as C: a text for each file's name.
 
-    `operators`: names of the schema, "CONV_2D", each as often as it occurs. `arena_bytes`: what TFLM was seen to need.
+    `operators`: names of the schema, "CONV_2D", each as often as it occurs. `arena_bytes`: what TFLM was seen to need
+    with its reference kernels.
 
     Raises:
         ModelError: the labels are not as many as the outputs.
@@ -108,8 +109,9 @@ def _model_h(model: bytes, *, classes: int, size: int, arena_bytes: int) -> str:
         f"#define MODEL_CLASSES {classes}\n"
         f"extern const char *const model_labels[MODEL_CLASSES];\n"
         f"extern const struct preprocess model_preprocess;\n\n"
-        f"/* Memory for tensors that TensorFlow Lite Micro needs, as it was measured. */\n"
-        f"#define MODEL_ARENA_BYTES {arena_bytes}\n",
+        f"/* Memory for tensors, as measured by TensorFlow Lite Micro's reference kernels.\n"
+        f" * CMSIS-NN takes scratch on top: raise it there by -DMODEL_ARENA_BYTES=... */\n"
+        f"#ifndef MODEL_ARENA_BYTES\n#define MODEL_ARENA_BYTES {arena_bytes}\n#endif\n",
     )
 
 

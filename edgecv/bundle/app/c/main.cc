@@ -57,7 +57,8 @@ int main() {
     static MicroInterpreter made(GetModel(model), resolver, arena, sizeof arena);
     interpreter = &made;
     if (made.AllocateTensors() != kTfLiteOk) {
-        std::printf("the arena of %d bytes is too small, or an operator is missing\n", MODEL_ARENA_BYTES);
+        std::printf("the arena of %d bytes is too small, or an operator is missing. MODEL_ARENA_BYTES is by TFLM's "
+                    "reference kernels; CMSIS-NN takes scratch on top\n", MODEL_ARENA_BYTES);
         return 1;
     }
     std::printf("arena: %u of %d bytes used\n", static_cast<unsigned>(made.arena_used_bytes()), MODEL_ARENA_BYTES);
