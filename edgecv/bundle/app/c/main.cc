@@ -11,12 +11,9 @@
 #include "tensorflow/lite/micro/micro_time.h"
 #include "tensorflow/lite/schema/schema_generated.h"
 
-namespace tflite::micro {}  // newer versions have their classes here, older ones in tflite
-
 namespace {
 
 using namespace tflite;
-using namespace tflite::micro;
 
 alignas(16) uint8_t arena[MODEL_ARENA_BYTES];
 MicroInterpreter* interpreter;
