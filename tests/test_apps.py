@@ -576,9 +576,24 @@ def test_a_label_may_hold_anything_that_a_line_may(tmp_path: Path) -> None:
     assert command(tmp_path / "labels").stdout.splitlines() == list(labels)
 
 
-# Kotlin, on a JVM.
+# Android: what its files agree on, and Kotlin, on a JVM.
 
-FIT = APPS / "android" / "app" / "src" / "main" / "kotlin" / "edgecv" / "classify" / "Fit.kt"
+ANDROID = APPS / "android"
+FIT = ANDROID / "app" / "src" / "main" / "kotlin" / "edgecv" / "classify" / "Fit.kt"
+VERSIONS = {
+    "Android Gradle plugin": ("build.gradle.kts", r'"com\.android\.application"\) version "([\d.]+)"'),
+    "Kotlin": ("build.gradle.kts", r'"org\.jetbrains\.kotlin:kotlin-gradle-plugin:([\d.]+)"'),
+    "LiteRT": ("app/build.gradle.kts", r'"com\.google\.ai\.edge\.litert:litert:([\d.]+)"'),
+    "Android SDK": ("app/build.gradle.kts", r"compileSdk = (\d+)"),
+}
+
+
+@pytest.mark.parametrize("tool", VERSIONS)
+def test_the_android_readme_names_the_versions_that_the_app_is_built_by(tool: str) -> None:
+    path, pattern = VERSIONS[tool]
+    version = re.search(pattern, (ANDROID / path).read_text())
+    assert version is not None
+    assert f"{tool} {version[1]}" in " ".join((ANDROID / "README.md").read_text().split())
 
 
 @pytest.mark.skipif(not shutil.which("kotlinc"), reason="needs kotlinc, such as npm's kotlin-compiler")
