@@ -582,6 +582,7 @@ ANDROID = APPS / "android"
 FIT = ANDROID / "app" / "src" / "main" / "kotlin" / "edgecv" / "classify" / "Fit.kt"
 VERSIONS = {
     "Android Gradle plugin": ("build.gradle.kts", r'"com\.android\.application"\) version "([\d.]+)"'),
+    "Gradle": ("gradle/wrapper/gradle-wrapper.properties", r"/gradle-([\d.]+)-bin\.zip"),
     "Kotlin": ("build.gradle.kts", r'"org\.jetbrains\.kotlin:kotlin-gradle-plugin:([\d.]+)"'),
     "LiteRT": ("app/build.gradle.kts", r'"com\.google\.ai\.edge\.litert:litert:([\d.]+)"'),
     "Android SDK": ("app/build.gradle.kts", r"compileSdk = (\d+)"),
