@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fnmatch
 import json
 import os
 import re
@@ -595,6 +596,16 @@ def test_the_android_readme_names_the_versions_that_the_app_is_built_by(tool: st
     version = re.search(pattern, (ANDROID / path).read_text())
     assert version is not None
     assert f"{tool} {version[1]}" in " ".join((ANDROID / "README.md").read_text().split())
+
+
+def test_android_asks_for_each_part_of_a_bundle_that_it_copies() -> None:
+    script = (ANDROID / "app" / "build.gradle.kts").read_text()
+
+    def quoted(call: str) -> list[str]:
+        return re.findall(r'"([^"]+)"', " ".join(re.findall(rf"{call}\((.*?)\)", script)))
+
+    assert (copied := quoted("include"))
+    assert [part for part in copied if not fnmatch.filter(quoted("listOf"), part)] == []
 
 
 @pytest.mark.skipif(not shutil.which("kotlinc"), reason="needs kotlinc, such as npm's kotlin-compiler")

@@ -2,8 +2,13 @@ plugins {
     id("com.android.application")
 }
 
-// The bundle: a folder with model.tflite, labels.txt, preprocess.json and golden/.
-val bundle = providers.gradleProperty("bundle").orElse(rootDir.resolve("../..").path)
+// The bundle; a relative path is from where gradle was called.
+val bundle = providers.gradleProperty("bundle").map { gradle.startParameter.currentDir.resolve(it) }
+    .getOrElse(rootDir.resolve("../..")).normalize()
+for (name in listOf("model.tflite", "labels.txt", "preprocess.json", "golden/golden.json")) {
+    // A copy from where nothing is would be skipped in silence.
+    require(bundle.resolve(name).isFile) { "no $name in $bundle, which is no bundle: give -Pbundle=DIR" }
+}
 
 val copyBundle by tasks.registering(Sync::class) {
     from(bundle) { include("model.tflite", "labels.txt", "preprocess.json") }
