@@ -52,11 +52,7 @@ fun decode(file: ByteArray): Image {
     turn.postTranslate(-frame.left, -frame.top)
     val shown = Bitmap.createBitmap(frame.width().toInt(), frame.height().toInt(), Bitmap.Config.ARGB_8888)
     Canvas(shown).apply { drawColor(Color.WHITE) }.drawBitmap(bitmap, turn, null)
-
-    val colors = IntArray(shown.width * shown.height)
-    shown.getPixels(colors, 0, shown.width, 0, 0, shown.width, shown.height)
-    val pixels = ByteArray(3 * colors.size) { (colors[it / 3] shr (16 - 8 * (it % 3))).toByte() }
-    return Image(shown.width, shown.height, pixels)
+    return imageOf(shown.width, shown.height) { y, row -> shown.getPixels(row, 0, shown.width, 0, y, shown.width, 1) }
 }
 
 /** Give what turns a photograph as its EXIF says. */

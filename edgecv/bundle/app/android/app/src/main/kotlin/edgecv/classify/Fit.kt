@@ -8,6 +8,18 @@ import kotlin.math.roundToInt
 /** RGB, 8 bits a channel, row by row from the top. */
 class Image(val width: Int, val height: Int, val pixels: ByteArray)
 
+/** Make an image of rows of ARGB. They are read one at a time: all would take more of the heap than the image does. */
+fun imageOf(width: Int, height: Int, readRow: (y: Int, into: IntArray) -> Unit): Image {
+    val pixels = ByteArray(3 * width * height)
+    val row = IntArray(width)
+    var out = 0
+    for (y in 0 until height) {
+        readRow(y, row)
+        for (color in row) for (shift in 16 downTo 0 step 8) pixels[out++] = (color shr shift).toByte()
+    }
+    return Image(width, height, pixels)
+}
+
 /** How training made the model's input. The model subtracts mean and divides by scale itself: feed it 0 to 255. */
 class Preprocess(val size: Int, val crop: Boolean, val cropFraction: Double, val bicubic: Boolean)
 
