@@ -36,11 +36,8 @@ class MainActivity : Activity() {
         super.onActivityResult(request, result, data)
         val photograph = data?.data ?: return
         worker.execute {
-            val text = try {
-                classify(photograph)
-            } catch (error: IOException) {
-                "can't read it: ${error.message}"
-            }
+            // What is thrown here ends the app: LiteRT's exceptions too, and a large photograph's OutOfMemoryError.
+            val text = runCatching { classify(photograph) }.getOrElse { "can't classify it: ${it.message ?: it}" }
             runOnUiThread { answer.text = text }
         }
     }
