@@ -49,6 +49,11 @@ class Board:
     def known(self) -> Path:
         return self.place / "known"
 
+    @property
+    def login(self) -> Path:
+        """The program that is its user's login shell."""
+        return self.place / "login"
+
     def cut(self) -> None:
         """Kill the connections, as a cable that is pulled does."""
         for _ in range(600):
@@ -82,11 +87,13 @@ def serve(place: Path) -> Iterator[Board]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shell = place / "shell"
+    shell, login = place / "shell", place / "login"
     shell.write_text(
-        f'#!/bin/sh\ncd {home}; export HOME={home} PATH={home}/bin:$PATH; exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
+        f'#!/bin/sh\ncd {home}; export HOME={home} PATH={home}/bin:$PATH; exec {login} -c "$SSH_ORIGINAL_COMMAND"\n'
     )
-    shell.chmod(0o755)
+    login.write_text('#!/bin/sh\nexec /bin/sh "$@"\n')
+    for path in (shell, login):
+        path.chmod(0o755)
     (place / "sshd").write_text(
         f"ListenAddress 127.0.0.1\nListenAddress ::1\nPort {port}\n"
         f"HostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"

@@ -218,6 +218,45 @@ def refused(**settings: object) -> DeviceError:
     return caught.value
 
 
+# Of one that knows nothing of sh's language: it runs a program alone, and has no quotes over two lines, as csh.
+PLAIN = """#!/bin/sh
+case $2 in
+*'
+'*) echo "Unmatched '." >&2; exit 1 ;;
+"exec /bin/sh -c '"*"'" | */sftp-server) exec /bin/sh "$@" ;;
+*) echo "Unsupported use of '='" >&2 ;;
+esac
+"""
+
+
+@pytest.fixture(params=["plain", "fish", "tcsh", "zsh"])
+def foreign(request: pytest.FixtureRequest, board: Board) -> Iterator[None]:
+    """Give the board's user another login shell."""
+    path, whole = shutil.which(request.param), board.login.read_text()
+    if request.param != "plain" and not path:
+        pytest.skip(f"there is no {request.param} here")
+    board.login.write_text(f'#!/bin/sh\nexec {path} "$@"\n' if path else PLAIN)
+    yield
+    board.login.write_text(whole)
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_board_answers_whatever_its_users_login_shell(board: Board) -> None:
+    sessions = board.home / ".cache/edgecv-device/sessions"
+    before = set(sessions.glob("*"))
+    with open_device(target()) as device:
+        assert ask(device, (TINY,), do="describe")["inputs"]
+    assert set(sessions.glob("*")) == before
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_login_shell_changes_nothing_of_a_command() -> None:
+    shell = Shell("board", "board")
+    child = shell.run("""printf '%s|' it\\'s "!x" '\\n' $((1 + 1)) '~'; sleep 0 & wait $!""", timeout_seconds=5.0)
+    shell.close(last="true")
+    assert child.stdout == "it's|!x|\\n|2|~|"
+
+
 def test_an_unknown_key_is_an_error_with_its_fingerprint_and_the_command_that_adds_it(board: Board) -> None:
     board.written("UserKnownHostsFile /dev/null")
     error = refused()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import replace
 from signal import Signals
@@ -33,15 +34,15 @@ class Shell:
         self._sockets = tempfile.TemporaryDirectory(prefix="edgecv-")
 
     def run(self, command: str, *, timeout_seconds: float, grace_seconds: float = GRACE_SECONDS) -> Child:
-        """Run a command of the host's shell, with an input that ends when the connection does.
+        """Run a command of the host's /bin/sh, with an input that ends when the connection does.
 
         `grace_seconds`: what it may take beyond the time that it bounds itself: to connect, to wait for others.
 
         Raises:
             ReachError: the host can't be reached, or not any more.
         """
-        own = f"({command}\n); code=$?; [ $code -ne {LOST} ] || code={LOST - 1}; exit $code"
-        argv = [*self._argv("ssh"), "--", self.host, own]
+        own = f"({command}); code=$?; [ $code -ne {LOST} ] || code={LOST - 1}; exit $code"
+        argv = [*self._argv("ssh"), "--", self.host, _by_sh(own)]
 
         def run() -> Child:
             child = run_held(argv, timeout_seconds=timeout_seconds + grace_seconds)
@@ -78,7 +79,7 @@ class Shell:
     def close(self, last: str) -> None:
         """Run a last command where the host was reached, and close the connection."""
         if self.link.up:
-            for arguments in (["--", self.host, last], ["-O", "exit", "--", self.host]):
+            for arguments in (["--", self.host, _by_sh(last)], ["-O", "exit", "--", self.host]):
                 run_child([*self._argv("ssh"), *arguments], timeout_seconds=GRACE_SECONDS)
         self._sockets.cleanup()
 
@@ -94,6 +95,14 @@ class Shell:
         """One connection serves all commands; it closes with this object, or a minute after the last one."""
         socket = f"ControlPath={self._sockets.name}/s"
         return [program, *OPTIONS, "-o", "ControlMaster=auto", "-o", socket, "-o", "ControlPersist=60"]
+
+
+def _by_sh(command: str) -> str:
+    """Write a command, of one line, that a login shell hands to /bin/sh as it is: sh's kin, fish and csh alike.
+
+    Within single quotes fish reads a backslash, and csh `!`: these stand between them.
+    """
+    return "exec /bin/sh -c '" + re.sub(r"['!\\]", r"'\\\g<0>'", command) + "'"
 
 
 def _checked(host: str) -> str:
