@@ -307,6 +307,12 @@ def test_a_host_that_is_not_reached_says_why_and_what_to_do(line: str, what: str
     assert fix in error.fix
 
 
+def test_a_command_and_a_terminal_that_the_users_config_asks_for_are_left_out(board: Board) -> None:
+    board.written("RemoteCommand tmux new -A", "RequestTTY force")
+    with open_device(target()) as device:
+        assert device.facts().versions
+
+
 @pytest.mark.parametrize("python", ["#!/bin/sh\nexec /usr/bin/env nothing-of-this-name\n", None])
 def test_what_a_board_lacks_is_named_with_the_command_that_installs_it(python: str | None, board: Board) -> None:
     path = board.home / ".local/share/edgecv/venv/bin/python3"

@@ -17,6 +17,7 @@ __all__ = ["Shell"]
 OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+    *("-o", "RemoteCommand=none", "-o", "RequestTTY=no"),  # which a user's config may have for people
 )
 LOST = 255  # ssh's exit code for its own failures; of a command it becomes one less
 CUT = "lost connection"  # says an scp before OpenSSH 9, or nothing; its exit code is then 1
