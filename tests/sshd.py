@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 SSHD, SFTP = Path("/usr/sbin/sshd"), Path("/usr/lib/openssh/sftp-server")
+SUBSYSTEMS = f"Subsystem sftp {SFTP}"
 
 
 def _named() -> bool:
@@ -97,7 +98,7 @@ def serve(place: Path) -> Iterator[Board]:
     (place / "sshd").write_text(
         f"ListenAddress 127.0.0.1\nListenAddress ::1\nPort {port}\n"
         f"HostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
-        f"StrictModes no\nPidFile none\nSubsystem sftp {SFTP}\nForceCommand {shell}\n"
+        f"StrictModes no\nPidFile none\n{SUBSYSTEMS}\nForceCommand {shell}\n"
     )
     (place / "known").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
     (place / "config").write_text(

@@ -229,15 +229,21 @@ esac
 """
 
 
+@pytest.fixture
+def login(board: Board) -> Iterator[Path]:
+    """The login shell of the board's user, which may be written anew."""
+    whole = board.login.read_text()
+    yield board.login
+    board.login.write_text(whole)
+
+
 @pytest.fixture(params=["plain", "fish", "tcsh", "zsh"])
-def foreign(request: pytest.FixtureRequest, board: Board) -> Iterator[None]:
+def foreign(request: pytest.FixtureRequest, login: Path) -> None:
     """Give the board's user another login shell."""
-    path, whole = shutil.which(request.param), board.login.read_text()
+    path = shutil.which(request.param)
     if request.param != "plain" and not path:
         pytest.skip(f"there is no {request.param} here")
-    board.login.write_text(f'#!/bin/sh\nexec {path} "$@"\n' if path else PLAIN)
-    yield
-    board.login.write_text(whole)
+    login.write_text(f'#!/bin/sh\nexec {path} "$@"\n' if path else PLAIN)
 
 
 @pytest.mark.usefixtures("foreign")
@@ -311,6 +317,31 @@ def test_a_command_and_a_terminal_that_the_users_config_asks_for_are_left_out(bo
     board.written("RemoteCommand tmux new -A", "RequestTTY force")
     with open_device(target()) as device:
         assert device.facts().versions
+
+
+def test_a_board_without_an_sftp_server_is_told_to_have_one(board: Board, login: Path) -> None:
+    login.write_text('#!/bin/sh\ncase $2 in */sftp-server) exit 127 ;; esac\nexec /bin/sh "$@"\n')
+    error = refused()
+    assert "sftp-server" in error.what
+    assert "openssh-sftp-server" in error.fix
+
+
+def test_a_board_that_offers_no_sftp_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.sshd.SUBSYSTEMS", "")
+    with serve(tmp_path) as board:
+        monkeypatch.setenv("PATH", f"{programs(tmp_path / 'bin', board.config)}:{os.environ['PATH']}")
+        assert "sftp-server" in refused().what
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_login_shell_that_prints_is_said_to(old: bool, board: Board, login: Path, tmp_path: Path) -> None:
+    if old:  # as scp was before OpenSSH 9
+        (tmp_path / "bin/scp").write_text(f'#!/bin/sh\nexec /usr/bin/scp -O -F {board.config} "$@"\n')
+    login.write_text('#!/bin/sh\necho Welcome\nexec /bin/sh "$@"\n')
+    error = refused()
+    assert "prints" in error.what
+    assert error.got == "Welcome"
+    assert "~/.bashrc" in error.fix
 
 
 @pytest.mark.parametrize("python", ["#!/bin/sh\nexec /usr/bin/env nothing-of-this-name\n", None])
@@ -426,8 +457,16 @@ def test_a_socket_whose_path_is_too_long_names_the_variable(
     assert "TMPDIR" in error.fix
 
 
-@pytest.mark.parametrize("said", ["usage: ssh [-46AaCfGg] destination", "remote username contains invalid characters"])
-def test_what_ssh_does_not_take_is_no_lost_connection(said: str) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        "usage: ssh [-46AaCfGg] destination",
+        "remote username contains invalid characters",
+        "sh: 1: scp: not found\nlost connection",
+        "bash: line 1: scp: command not found\nlost connection",
+    ],
+)
+def test_what_ssh_or_the_board_does_not_take_is_no_lost_connection(said: str) -> None:
     assert not refusal("board", "board", said).passing
 
 

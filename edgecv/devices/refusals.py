@@ -6,10 +6,11 @@ import shlex
 import tempfile
 
 from edgecv.errors import ReachError
-from edgecv.isolate import run_child
+from edgecv.isolate import Child, run_child
 
-__all__ = ["refusal", "resolved"]
+__all__ = ["LOST", "refusal", "resolved", "uncopied"]
 
+LOST = 255  # ssh's exit code for its own failures; of a command it becomes one less
 ANSWER_SECONDS, ANSWER_BYTES = 10, 100_000
 # Words of ssh, what they mean, and what to do.
 KNOWN = (
@@ -31,9 +32,14 @@ KNOWN = (
         for words in ("ControlPath too long", "too long for Unix domain socket")
     ),
     ("invalid characters", "{host} is not a host to ssh", "correct host in the target"),
+    *(
+        (words, "{host} has no scp, which this older scp asks for there", "install openssh-client there")
+        for words in ("scp: not found", "scp: command not found")
+    ),
     ("usage: ssh", "this ssh does not take what it is given", "update openssh-client"),
     ("bad configuration options", "ssh can't read its config", "correct ~/.ssh/config"),
 )
+NO_SFTP = "subsystem request failed"
 UNSEEN = "UNKNOWN port 65535"  # what ssh names the far end of a jump host or a command that gets there
 
 
@@ -51,6 +57,22 @@ def refusal(name: str, host: str, stderr: str) -> ReachError:
             return ReachError(f"{name}: {what.format(host=host)}", got=last, fix=fix.format(host=host))
     fix = "look at its network and power; the same command goes on from here"
     return ReachError(f"{name}: the connection to {host} was lost", got=last, fix=fix, passing=True)
+
+
+def uncopied(name: str, host: str, asked: Child, *, by_sftp: bool) -> ReachError | None:
+    """Tell what keeps scp from a host that ssh reaches, if anything, by its sftp-server that was `asked` nothing.
+
+    `by_sftp`: this scp needs one; it does not before OpenSSH 9.
+    """
+    if said := asked.stdout.strip():
+        what = f"{name}: the shell of {host} prints where it is not interactive, which scp can't read"
+        fix = "move what prints in ~/.bashrc there below its check for an interactive shell"
+        return ReachError(what, got=said.splitlines()[0][:300], fix=fix)
+    if by_sftp and (NO_SFTP in asked.stderr or 0 < asked.returncode < LOST):
+        what = f"{name}: {host} runs no sftp-server, by which scp copies"
+        fix = "install openssh-sftp-server there, and see that its ssh server is told where it is (Subsystem sftp)"
+        return ReachError(what, got=asked.stderr.strip()[-300:] or asked.problem or "", fix=fix)
+    return None
 
 
 def resolved(host: str) -> tuple[str, str]:

@@ -7,9 +7,9 @@ import tempfile
 from dataclasses import replace
 from signal import Signals
 
-from edgecv.devices.refusals import refusal
+from edgecv.devices.refusals import LOST, refusal, uncopied
 from edgecv.devices.tried import COPY_SECONDS, GRACE_SECONDS, Link, unkept
-from edgecv.errors import ConfigError
+from edgecv.errors import ConfigError, ReachError
 from edgecv.isolate import Child, hung, problem_of, run_child, run_held
 
 __all__ = ["Shell"]
@@ -19,7 +19,6 @@ OPTIONS = (
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
     *("-o", "RemoteCommand=none", "-o", "RequestTTY=no"),  # which a user's config may have for people
 )
-LOST = 255  # ssh's exit code for its own failures; of a command it becomes one less
 CUT = "lost connection"  # says an scp before OpenSSH 9, or nothing; its exit code is then 1
 WAIT_SECONDS = 0.1
 # What would be more than a host to ssh, scp or a shell.
@@ -58,13 +57,15 @@ class Shell:
         `file_bytes`: the most that a file may hold which comes from there.
 
         Raises:
-            ReachError: the host can't be reached, or not any more.
+            ReachError: the host can't be reached, or not any more, or scp not on it.
             DeviceError: a file is not there or too large, or a disk is full.
         """
         argv = [*self._argv("scp"), "-q", "--", *paths]
 
         def copy() -> Child:
             child = run_child(argv, timeout_seconds=COPY_SECONDS, file_bytes=file_bytes)
+            if child.returncode in (1, LOST) and (error := self._uncopied(by_sftp=child.returncode == LOST)):
+                raise error
             cut = child.returncode == 1 and (CUT in child.stderr or not child.stderr.strip())
             return self._reached(child, lost=child.returncode == LOST or cut or child.hung)
 
@@ -83,6 +84,11 @@ class Shell:
             for arguments in (["--", self.host, _by_sh(last)], ["-O", "exit", "--", self.host]):
                 run_child([*self._argv("ssh"), *arguments], timeout_seconds=GRACE_SECONDS)
         self._sockets.cleanup()
+
+    def _uncopied(self, *, by_sftp: bool) -> ReachError | None:
+        """Ask for sftp over a connection of its own: a shared one does not tell that it is refused."""
+        argv = ["ssh", *OPTIONS, "-o", "ControlPath=none", "-s", "--", self.host, "sftp"]
+        return uncopied(self.name, self.host, run_child(argv, timeout_seconds=GRACE_SECONDS), by_sftp=by_sftp)
 
     def _reached(self, child: Child, *, lost: bool) -> Child:
         """Refuse a child that lost the host; one that hung is not tried again, which would take as long."""
