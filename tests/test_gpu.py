@@ -179,6 +179,14 @@ def test_openvino_without_its_device_says_what_to_install_and_runs_nothing(targe
         ask(Local(target), model_files(DATA / "tiny.xml"), do="describe")
 
 
+@pytest.mark.parametrize("target", [GPU, INTEL_GPU, INTEL_NPU], ids=["litert gpu", "openvino gpu", "openvino npu"])
+def test_without_an_adapter_it_says_how_the_user_may_open_one_that_is_there(target: Target) -> None:
+    with pytest.raises(MissingError) as caught:
+        accelerated(target, Facts({}, {}), Ran(Child(0, "", "", 0.1, None), {"adapters": []}))
+    assert "sudo usermod -aG render $USER" in caught.value.fix
+    assert ("libze1" in caught.value.fix) == (target.accelerator == "npu")
+
+
 def test_a_driver_that_crashes_is_told() -> None:
     crashed = Ran(Child(-11, "", "Segmentation fault", 0.1, "crashed: SIGSEGV"), {})
     with pytest.raises(DeviceError) as caught:

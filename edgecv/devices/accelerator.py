@@ -10,16 +10,17 @@ from edgecv.target import Target
 
 __all__ = ["accelerated"]
 
+# Its file, /dev/dri/renderD* or /dev/accel/accel*, is open to who sits at the machine, but not to who logs in by ssh.
+RENDER = "; where it is there, let the user open it: sudo usermod -aG render $USER, then log in again"
 NEEDS = {
     ("litert", "gpu"): "plug in a GPU, and install its Vulkan driver; for Debian: "
     "sudo apt install libvulkan1 mesa-vulkan-drivers (AMD, Intel), or libvulkan1 nvidia-driver (NVIDIA)",
     ("openvino", "gpu"): "plug in an Intel GPU, and install its OpenCL driver; for Debian: "
     "sudo apt install intel-opencl-icd",
     ("openvino", "npu"): "use a machine with an Intel Core Ultra processor and Linux 6.6 or newer, and install Intel's "
-    "NPU driver, the packages intel-fw-npu, intel-driver-compiler-npu and intel-level-zero-npu",
+    "NPU driver, the packages intel-fw-npu, intel-driver-compiler-npu and intel-level-zero-npu, and the Level Zero "
+    "loader, libze1 (level-zero where Intel packs it)",
 }
-
-
 ASKED = ("gpu", "npu")  # the others are told by their compilers and tools
 
 
@@ -37,7 +38,7 @@ def accelerated(target: Target, facts: Facts, ran: Ran) -> Facts:
         raise DeviceError(f"{target.name}: asking for its {target.accelerator.upper()} failed", got=got)
     if not ran.answer["adapters"]:
         what = f"{target.name}: {target.runtime} finds no {target.accelerator.upper()}"
-        raise MissingError(what, fix=NEEDS[target.runtime, target.accelerator])
+        raise MissingError(what, fix=NEEDS[target.runtime, target.accelerator] + RENDER)
     first = ran.answer["adapters"][0]
     machine = {**facts.machine, "accelerator": first["name"], "accelerator_driver": first["driver"]}
     return dataclasses.replace(facts, machine=machine, timing="software-rendered" if first["software"] else "measured")
