@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -137,6 +139,26 @@ def test_webgpu_gives_the_same_classes_and_says_where_it_is_software(images: Pat
     np.testing.assert_allclose(page, python, atol=1e-4)
     assert facts.machine["accelerator"].startswith("webgpu: ")
     assert facts.timing == ("software-rendered" if "swiftshader" in facts.machine["accelerator"] else "measured")
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+@pytest.mark.parametrize(
+    ("adapter", "software"),
+    [
+        ("{info: {isFallbackAdapter: false}}", False),
+        ("{info: {isFallbackAdapter: true}}", True),
+        ("{isFallbackAdapter: false, info: {}}", False),  # as older browsers say it
+        ("{isFallbackAdapter: true, info: {}}", True),
+        ("{info: {}}", True),
+    ],
+)
+def test_an_adapter_is_software_unless_the_browser_says_that_it_is_not(adapter: str, software: bool) -> None:
+    page = (browser.PAGE / "page.js").read_text().partition("\n\n")[2]  # without LiteRT.js
+    gpu = f"{{gpu: {{requestAdapter: async () => ({adapter})}}}}"
+    here = f"globalThis.window = {{}}; Object.defineProperty(globalThis, 'navigator', {{value: {gpu}}});"
+    told = 'window.work({do: "facts"}).then((answer) => console.log(JSON.stringify(answer)))'
+    script = subprocess.run(["node", "-e", f"{here}\n{page}\n{told}"], capture_output=True, text=True, check=True)
+    assert json.loads(script.stdout)["adapter"]["software"] is software
 
 
 def test_a_bit_flip_is_refused_before_the_page_gets_it(device: Device, tmp_path: Path) -> None:

@@ -30,8 +30,10 @@ async function answer(job) {
 
 /** What WebGPU runs on here, null where nothing does. */
 async function adapter() {
-  const info = (await navigator.gpu?.requestAdapter({powerPreference: "high-performance"}))?.info;
-  return info ? {vendor: info.vendor, architecture: info.architecture, software: info.isFallbackAdapter} : null;
+  const found = await navigator.gpu?.requestAdapter({powerPreference: "high-performance"}), info = found?.info;
+  // Older browsers tell it of the adapter itself; of one that tells it of neither, no figure may pass for a GPU's.
+  const software = info?.isFallbackAdapter ?? found?.isFallbackAdapter ?? true;
+  return info ? {vendor: info.vendor, architecture: info.architecture, software} : null;
 }
 
 async function compiled(file, {accelerator, threads, precision}) {
