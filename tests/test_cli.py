@@ -211,11 +211,11 @@ def test_a_target_that_is_wrong_is_a_row_that_says_so_and_takes_no_other_down(tm
     for name, text in BAD.items():
         (tmp_path / "targets" / f"{name}.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ANDROID_SERIAL", "my phone")
+    monkeypatch.setenv("ANDROID_SERIAL", "-e")
     found = {name: status for name, _, status in machine.reached()}
     assert found["linux-litert"].startswith("ready")
     assert found["host"] == "fail: '-x' is not a host: expected user@host, or an entry of ~/.ssh/config"
-    assert found["android-phone"] == "fail: 'my phone' is not a serial: expected one that `adb devices` lists"
+    assert found["android-phone"] == "fail: '-e' is not a serial: expected one that `adb devices` lists"
     assert found["other"] == "fail: targets/other.toml: the name is not the file's: another"
     assert "riscv" in found["processor"]
     assert all("is not TOML: " in found[name] for name in ("numbers", "text"))
