@@ -105,16 +105,20 @@ def _installed(device: Ssh) -> Iterator[str]:
     quoted = " ".join(f"'{one}'" for one in packages)
     command = f"{VENV}/bin/python3 -m pip install --quiet --disable-pip-version-check {quoted}"
     done = shell.run(watched(command), timeout_seconds=INSTALL_SECONDS)
-    if done.problem and any(words in done.stderr for words in NO_WHEEL):
-        asked = shell.run("python3 --version; getconf GNU_LIBC_VERSION", timeout_seconds=INSTALL_SECONDS).stdout
-        what, fix = f"{name}: there is no {packages[0]} for its system", "take such a system for it"
-        got, expected = ", ".join(asked.strip().splitlines()), SYSTEMS.get(packages[0], "")
-        raise DeviceError(what, got=got, expected=expected, fix=fix)
-    if done.problem and any(words in done.stderr for words in FULL):
-        raise unkept(f"{name}: {packages[0]} could not be installed", done, folder=f"~/{VENV}")
     if done.problem:
-        fix = f"see that it reaches a package index, or type there: {command}"
-        raise DeviceError(f"{name}: {done.problem}", got=done.stderr.strip()[-500:], fix=fix)
+        system = shell.run("python3 --version; getconf GNU_LIBC_VERSION", timeout_seconds=INSTALL_SECONDS).stdout
+        raise _uninstalled(name, done, packages[0], command=command, system=", ".join(system.splitlines()))
+
+
+def _uninstalled(name: str, done: Child, package: str, *, command: str, system: str) -> DeviceError:
+    """Word why pip did not install a package: its system has no wheels, a disk is full, or there is no index."""
+    if any(words in done.stderr for words in NO_WHEEL):
+        what, fix = f"{name}: there is no {package} for its system", "take such a system for it"
+        return DeviceError(what, got=system, expected=SYSTEMS.get(package, ""), fix=fix)
+    if any(words in done.stderr for words in FULL):
+        return unkept(f"{name}: {package} could not be installed", done, folder=f"~/{VENV}")
+    fix = f"see that it reaches a package index, or type there: {command}"
+    return DeviceError(f"{name}: {done.problem}", got=done.stderr.strip()[-500:], fix=fix)
 
 
 def _unmade(name: str, made: Child) -> EnvError:
