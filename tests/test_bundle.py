@@ -315,9 +315,9 @@ def test_a_kill_leaves_the_old_bundle_and_the_next_one_clears_up(place):
 # The app in Python
 
 
-def self_test(folder):
+def self_test(folder, **env):
     command = [sys.executable, str(folder / "app" / "python" / "app.py"), "--self-test"]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/")
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", env={**os.environ, **env})
 
 
 def test_the_python_app_proves_a_bundle_right_and_leaves_it_so(bundle):
@@ -326,6 +326,22 @@ def test_the_python_app_proves_a_bundle_right_and_leaves_it_so(bundle):
     assert child.stdout.count("outputs differ by 0 ") == 5
     assert child.stdout.endswith("passed\n")
     assert problems(str(bundle)) == []
+
+
+def test_the_python_app_takes_tflite_runtime_where_there_is_no_litert(copy, tmp_path):
+    for name, text in (
+        ("ai_edge_litert/__init__.py", "raise ModuleNotFoundError"),
+        ("tflite_runtime/__init__.py", ""),
+        # Its predecessor's interface is LiteRT's.
+        (
+            "tflite_runtime/interpreter.py",
+            "import sys\nsys.path.pop(1)\nfrom ai_edge_litert.interpreter import Interpreter\n",
+        ),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = self_test(copy, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_python_app_names_what_a_photograph_shows(bundle):

@@ -1,6 +1,7 @@
 """Tell what a photograph shows: `python app.py PHOTO`, or prove this bundle right: `python app.py --self-test`.
 
-Needs numpy, Pillow, and the runtime: ai-edge-litert for a .tflite, openvino for an .xml. Copy what you need.
+Needs numpy, Pillow 9.1 or newer, and the runtime: openvino for an .xml; for a .tflite ai-edge-litert, or tflite-runtime
+on 32-bit ARM. Copy what you need.
 """
 
 import json
@@ -23,7 +24,10 @@ def load():
         settings = {"INFERENCE_PRECISION_HINT": "f32"}  # as it was verified: bfloat16 is default where the CPU has it
         compiled = openvino.Core().compile_model(BUNDLE / "model.xml", "CPU", settings)
         return lambda array: compiled(array)[0][0]
-    from ai_edge_litert.interpreter import Interpreter
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError:
+        from tflite_runtime.interpreter import Interpreter
 
     interpreter = Interpreter(str(BUNDLE / "model.tflite"))
     interpreter.allocate_tensors()
@@ -63,5 +67,6 @@ if __name__ == "__main__":
     except Exception as error:  # Pillow raises of every kind
         sys.exit(f"{sys.argv[1]}: {error}")
     found = load()(photo)
+    sys.stdout.reconfigure(errors="replace")  # a label may have letters that a terminal has not
     for place in found.argsort()[::-1][:5]:
         print(f"{found[place]:6.1%}  {LABELS[place]}")
