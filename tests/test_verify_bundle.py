@@ -138,6 +138,11 @@ def deep_manifest(folder):
     (folder / "manifest.json").write_text("[" * 100_000)
 
 
+def with_other_line_ends(folder):
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
 def twice(folder):
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace('"signed"', '"edgecv": "0", "signed"'))
@@ -160,6 +165,7 @@ TRICKS = {
     no_manifest: "manifest.json: No such file or directory",
     huge_manifest: "manifest.json: more than 4000000 bytes",
     deep_manifest: "manifest.json: not a manifest",
+    with_other_line_ends: "manifest.json: its line endings were changed, as git does",
     twice: "manifest.json: not a manifest: a key stands in it twice",
     longer: "labels.txt: 13 bytes, expected 12",
 }

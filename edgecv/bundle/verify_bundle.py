@@ -59,6 +59,8 @@ def read_manifest(folder: str) -> tuple[dict[str, dict[str, Any]], bool]:
         again = make_manifest(files, version=version, signed=signed)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Bad(f"not a manifest: {_shown(str(error) or type(error).__name__)}") from error
+    if data.replace(b"\r\n", b"\n") == again != data:
+        raise Bad("its line endings were changed, as git does: mark the folder -text in a .gitattributes above it")
     if data != again:
         raise Bad("changed: its bytes are not those of what it says")
     if not (isinstance(files, dict) and isinstance(version, str) and isinstance(signed, bool)):
