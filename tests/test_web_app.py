@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from edgecv.bundle.web import LOADED, serve_web, web_app
 from edgecv.devices import Local, ask
@@ -186,6 +190,95 @@ def test_a_file_that_is_no_image_is_told(opened: Opened, bundle: Path) -> None:
         page.set_input_files("#file", bundle / "labels.txt")
         page.wait_for_selector("#status.bad")
         assert page.inner_text("#status") == "labels.txt is not an image that this browser reads"
+
+
+def display_p3() -> bytes:
+    """A colour profile as iPhones' photographs have it: sRGB's, with the primaries of Display P3."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {
+        b"rXYZ": (0.51512, 0.2412, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.1571, 0.06657, 0.78407),
+    }
+    for entry in range(132, 132 + 12 * struct.unpack_from(">I", profile, 128)[0], 12):
+        name, start, _ = struct.unpack_from(">4sII", profile, entry)
+        if name in primaries:
+            struct.pack_into(">3i", profile, start + 8, *(round(65536 * value) for value in primaries[name]))
+    return bytes(profile)
+
+
+def encoded(kind: str, **settings: Any) -> bytes:
+    """A photograph of that kind, turned by its EXIF."""
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(sample_photographs()[1]) as image:
+        small = Image.fromarray(np.asarray(image.resize((60, 40))))  # as `image`, but for its colour profile
+    small.save(file, kind, exif=exif, **settings)
+    return file.getvalue()
+
+
+# Without options, createImageBitmap turns colours by their profile, as Safari's does whatever the options.
+PIXELS = """async ([file, cut]) => {
+  const {withoutProfile} = await import(new URL("profile.js", location));
+  const {buffer} = Uint8Array.from(file);
+  const image = await createImageBitmap(new Blob(cut ? withoutProfile(buffer) : [buffer]));
+  const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  context.drawImage(image, 0, 0);
+  return [image.width, image.height, ...context.getImageData(0, 0, image.width, image.height).data];
+}"""
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})])
+def test_a_photograph_of_other_colours_gives_the_pixels_that_training_saw(
+    kind: str, settings: dict[str, Any], opened: Opened, bundle: Path
+) -> None:
+    plain, profiled = encoded(kind, **settings), encoded(kind, icc_profile=display_p3(), **settings)
+    with serve_web(bundle) as url:
+        page = opened(url)
+        expected = page.evaluate(PIXELS, [list(plain), False])
+        assert expected[:2] == ([60, 40] if kind == "WEBP" else [40, 60])  # Chromium turns no WebP by its EXIF
+        assert page.evaluate(PIXELS, [list(profiled), False]) != expected
+        assert page.evaluate(PIXELS, [list(profiled), True]) == expected
+        assert page.evaluate(PIXELS, [list(plain), True]) == expected
+
+
+def test_a_png_that_names_its_gamma_and_primaries_gives_the_pixels_that_training_saw(
+    opened: Opened, bundle: Path
+) -> None:
+    other = PngInfo()
+    other.add(b"gAMA", struct.pack(">I", 100_000))
+    other.add(b"cHRM", struct.pack(">8I", 31270, 32900, 70800, 29200, 17000, 79700, 13100, 4600))
+    named = encoded("PNG", pnginfo=other)
+    with serve_web(bundle) as url:
+        page = opened(url)
+        expected = page.evaluate(PIXELS, [list(encoded("PNG")), False])
+        assert page.evaluate(PIXELS, [list(named), False]) != expected
+        assert page.evaluate(PIXELS, [list(named), True]) == expected
+
+
+# Each file cut off at each place, and each file with each of its first bytes another.
+DAMAGED = """async (files) => {
+  const {withoutProfile} = await import(new URL("profile.js", location));
+  const length = (file) => withoutProfile(file.buffer).reduce((sum, part) => sum + part.length, 0);
+  for (const file of files.map((one) => Uint8Array.from(one))) {
+    for (let end = 0; end <= file.length; end++) if (length(file.slice(0, end)) > end) return `cut at ${end}`;
+    for (let place = 0; place < 1000; place++) {
+      for (const value of [0, 1, 255]) {
+        const other = file.slice();
+        other[place] = value;
+        if (length(other) > file.length) return `${value} at ${place}`;
+      }
+    }
+  }
+  return "nothing is thrown";
+}"""
+
+
+def test_a_damaged_file_is_left_to_the_decoder(opened: Opened, bundle: Path) -> None:
+    files = [list(encoded(kind, icc_profile=display_p3())) for kind in ("JPEG", "PNG", "WEBP")]
+    with serve_web(bundle) as url:
+        assert opened(url).evaluate(DAMAGED, files) == "nothing is thrown"
 
 
 def test_the_camera_is_classified_until_it_is_stopped(opened: Opened, bundle: Path) -> None:

@@ -1,5 +1,6 @@
 // From a photograph to probabilities, as preprocess.json says. The model itself subtracts mean and divides by scale.
 import {loadAndCompile, loadLiteRt, Tensor} from "@litertjs/core";
+import {withoutProfile} from "./profile.js";
 import {resample} from "./resample.js";
 
 /**
@@ -25,8 +26,11 @@ export async function fetched(url) {
   return answer;
 }
 
-/** Decode an image file upright, without its colour profile, as training does. */
-export const decode = (blob) => createImageBitmap(blob, {colorSpaceConversion: "none", premultiplyAlpha: "none"});
+/** Decode an image file, a Blob, upright and without its colour profile, as training does. */
+export async function decode(file) {
+  const blob = new Blob(withoutProfile(await file.arrayBuffer()), {type: file.type});
+  return createImageBitmap(blob, {colorSpaceConversion: "none", premultiplyAlpha: "none"});
+}
 
 /** The input's pixels of an image or a video, RGB in 0 to 255; transparent ones show white, as on a page. */
 export function pixels(source, spec) {
