@@ -4,6 +4,7 @@ import {selfTest, verified} from "./self_test.js";
 
 const at = (id) => document.getElementById(id);
 const [stage, shown, camera, live, answers, status] = ["stage", "shown", "camera", "live", "answers", "status"].map(at);
+const SHOWN = 1440;  // pixels that the longer side of a photograph is shown with: 30rem on a screen of 3 pixels to one
 
 /** Classify an image or a video's frame, and show the five likeliest labels with the times it took. */
 async function show(classifier, source) {
@@ -32,10 +33,17 @@ function tell(text, bad = false) {
 async function showFile(classifier, file) {
   stop();
   const image = await decode(file).catch(() => { throw new Error(`${file.name} is not an image that this browser reads`); });
-  Object.assign(shown, {width: image.width, height: image.height});
-  shown.getContext("2d").drawImage(image, 0, 0);
+  draw(image);
   only(shown);
-  await show(classifier, image);
+  await show(classifier, image).finally(() => image.close());
+}
+
+/** Draw a photograph no larger than it is shown: a phone's canvas may hold less than its camera gives. */
+function draw(image) {
+  const scale = Math.min(1, SHOWN / Math.max(image.width, image.height));
+  const [width, height] = [image.width, image.height].map((side) => Math.ceil(scale * side));
+  Object.assign(shown, {width, height});
+  shown.getContext("2d").drawImage(image, 0, 0, width, height);
 }
 
 /** Show one of what is in the stage. */

@@ -3,6 +3,8 @@ import {loadAndCompile, loadLiteRt, Tensor} from "@litertjs/core";
 import {withoutProfile} from "./profile.js";
 import {resample} from "./resample.js";
 
+const STRIP = 3840 * 2160;  // pixels read at once: those of a camera's frame, which the next one may replace
+
 /**
  * Load a bundle: labels, preprocessing and model; its address ends in a slash. `approve` sees the model's bytes before
  * they are compiled, and throws where they should not be.
@@ -35,12 +37,23 @@ export async function decode(file) {
 /** The input's pixels of an image or a video, RGB in 0 to 255; transparent ones show white, as on a page. */
 export function pixels(source, spec) {
   const width = source.videoWidth ?? source.width, height = source.videoHeight ?? source.height;
-  const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  context.drawImage(source, 0, 0);
-  const {data} = context.getImageData(0, 0, width, height);
+  const data = read(source, width, height);
   return resample({data, width, height}, square(width, height, spec), spec.size, spec.filter);
+}
+
+/** RGBA on white, strip by strip: a phone's photograph is more than an iPhone's canvas may hold. */
+function read(source, width, height) {
+  const data = new Uint8ClampedArray(4 * width * height), rows = Math.min(height, Math.ceil(STRIP / width));
+  const context = new OffscreenCanvas(width, rows).getContext("2d", {willReadFrequently: true});
+  context.fillStyle = "white";
+  for (let row = 0; row < height; row += rows) {
+    context.fillRect(0, 0, width, rows);
+    context.drawImage(source, 0, -row);
+    const strip = context.getImageData(0, 0, width, Math.min(rows, height - row)).data;
+    if (strip[3] !== 255) throw new Error(`the photograph is too large for this browser: ${width} x ${height}`);
+    data.set(strip, 4 * width * row);
+  }
+  return data;
 }
 
 /** The part that the network sees: the centre square, or all of it, stretched. */

@@ -21,7 +21,8 @@ export async function selfTest(classifier) {
   for (const entry of checks.every(({good}) => good) ? golden.images : []) {
     const input = await inputOf(entry, classifier);
     const off = farthest(await run(classifier, input), entry.outputs);
-    const own = pixels(await decode(await (await fetched(`${bundle}golden/${entry.image}`)).blob()), spec);
+    const image = await decode(await (await fetched(`${bundle}golden/${entry.image}`)).blob()), own = pixels(image, spec);
+    image.close();
     const drift = mean(own, input), answer = labels[top(await run(classifier, own), 1)[0]];
     checks.push(check(off <= golden.tolerance && drift <= golden.pixel_tolerance && answer === entry.label,
       `${entry.image}: outputs differ by ${figure(off)} (at most ${golden.tolerance}), pixels by ${figure(drift)} grey levels ` +
