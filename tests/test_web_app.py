@@ -383,6 +383,54 @@ def test_a_photograph_chosen_while_the_camera_is_asked_for_stays(slow_camera: An
     assert not slow_camera.locator("#camera").is_visible()
 
 
+# Photographs are decoded when the test says so, those asked for last first.
+SLOW_DECODER = """() => {
+  const decode = createImageBitmap;
+  window.waiting = [];
+  window.createImageBitmap = async (...given) => {
+    await new Promise((done) => waiting.push(done));
+    return decode(...given);
+  };
+}"""
+
+
+def test_a_camera_started_while_a_photograph_is_decoded_stays(slow_camera: Any) -> None:
+    slow_camera.evaluate(SLOW_DECODER)
+    slow_camera.set_input_files("#file", sample_photographs()[1])
+    slow_camera.wait_for_function("waiting.length")
+    slow_camera.evaluate("live.click(); allow()")
+    slow_camera.wait_for_function("frames.length")
+    slow_camera.evaluate("waiting[0]()")
+    slow_camera.wait_for_timeout(500)
+    assert slow_camera.locator("#camera").is_visible()
+    assert not slow_camera.locator("#shown").is_visible()
+
+
+def test_of_two_photographs_the_one_chosen_last_stays(slow_camera: Any, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "last.png")
+    slow_camera.evaluate(SLOW_DECODER)
+    slow_camera.set_input_files("#file", sample_photographs()[1])
+    slow_camera.wait_for_function("waiting.length == 1")
+    slow_camera.set_input_files("#file", tmp_path / "last.png")
+    slow_camera.wait_for_function("waiting.length == 2")
+    slow_camera.evaluate("waiting[1]()")
+    slow_camera.wait_for_selector("#answers li")
+    slow_camera.evaluate("waiting[0]()")
+    slow_camera.wait_for_timeout(500)
+    assert slow_camera.evaluate("[shown.width, shown.height]") == [30, 20]
+
+
+def test_a_file_that_is_no_image_leaves_no_earlier_answers(opened: Opened, bundle: Path) -> None:
+    with serve_web(bundle) as url:
+        page = opened(url)
+        page.set_input_files("#file", sample_photographs()[1])
+        page.wait_for_selector("#answers li")
+        page.set_input_files("#file", bundle / "labels.txt")
+        page.wait_for_selector("#status.bad")
+        assert page.locator("#answers li").count() == 0
+        assert not page.locator("#shown").is_visible()
+
+
 def test_the_camera_stopped_and_started_again_within_a_frame_is_classified_once_a_frame(slow_camera: Any) -> None:
     slow_camera.evaluate("live.click(); allow()")
     slow_camera.wait_for_function("frames.length")

@@ -6,13 +6,17 @@ const at = (id) => document.getElementById(id);
 const [stage, shown, camera, live, answers, status] = ["stage", "shown", "camera", "live", "answers", "status"].map(at);
 const SHOWN = 1440;  // pixels that the longer side of a photograph is shown with: 30rem on a screen of 3 pixels to one
 
+let turn = 0;  // counts starts and stops: what is given later than the next one is not wanted any more
+
 /** Classify an image or a video's frame, and show the five likeliest labels with the times it took. */
 async function show(classifier, source) {
+  const mine = turn;
   const begin = performance.now();
   const input = pixels(source, classifier.spec);
   const ready = performance.now();
   const found = await run(classifier, input);
   const end = performance.now();
+  if (mine !== turn) return;
   answers.replaceChildren(...top(found, 5).map((place) => answer(classifier.labels[place], found[place])));
   tell(`${(ready - begin).toFixed(1)} ms for the pixels, ${(end - ready).toFixed(1)} ms for the model`);
 }
@@ -31,11 +35,22 @@ function tell(text, bad = false) {
 }
 
 async function showFile(classifier, file) {
-  stop();
-  const image = await decode(file).catch(() => { throw new Error(`${file.name} is not an image that this browser reads`); });
+  const mine = begin();
+  const image = await decode(file).catch(() => null);
+  if (mine !== turn) return image?.close();
+  if (!image) throw new Error(`${file.name} is not an image that this browser reads`);
   draw(image);
   only(shown);
   await show(classifier, image).finally(() => image.close());
+}
+
+/** Begin with another photograph or the camera: nothing that was shown before stays. */
+function begin() {
+  stop();
+  only(at("hint"));
+  answers.replaceChildren();
+  tell("");
+  return turn;
 }
 
 /** Draw a photograph no larger than it is shown: a phone's canvas may hold less than its camera gives. */
@@ -51,10 +66,8 @@ function only(wanted) {
   for (const one of stage.children) one.hidden = one !== wanted;
 }
 
-let turn = 0;  // counts starts and stops: a stream that is given later than the next one is not wanted any more
-
 async function start(classifier) {
-  const mine = ++turn;
+  const mine = begin();
   live.disabled = true;
   try {
     const stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
