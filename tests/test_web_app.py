@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from edgecv.bundle.web import LOADED, serve_web, web_app
+from edgecv.bundle.web import LOADED, PAGE, serve_web, web_app
 from edgecv.devices import Local, ask
 from edgecv.devices.browser import chromium_here
 from edgecv.devices.litert_js import litert_js
@@ -448,6 +448,25 @@ def test_a_camera_that_is_refused_is_told(slow_camera: Any) -> None:
     slow_camera.wait_for_selector("#status.bad")
     assert slow_camera.inner_text("#status") == "the camera can't be used: not allowed"
     assert slow_camera.locator("#live").is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("core.js", "app.js, or a file that it imports, is missing"), ("litert_wasm*.js", "LiteRT.js can't be loaded")],
+)
+def test_a_file_of_litert_js_that_is_missing_is_told(missing: str, words: str, browser: Any, bundle: Path) -> None:
+    with serve_web(bundle) as url, contextlib.closing(browser.new_page()) as page:
+        page.route(f"**/wasm/{missing}", lambda route: route.fulfill(status=404))
+        page.goto(url)
+        page.wait_for_selector("#status.bad")
+        assert words in page.inner_text("#status")
+
+
+def test_a_page_opened_as_a_file_tells_what_it_needs(browser: Any) -> None:
+    with contextlib.closing(browser.new_page()) as page:
+        page.goto((PAGE / "index.html").as_uri())
+        page.wait_for_selector("#status.bad")
+        assert "it needs a web server" in page.inner_text("#status")
 
 
 def test_a_copied_app_needs_nothing_of_edgecv(

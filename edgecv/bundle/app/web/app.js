@@ -113,6 +113,7 @@ async function test(classifier) {
 }
 
 async function main() {
+  tell("Loading the model …");
   const testing = new URLSearchParams(location.search).has("self-test");
   at("self-test").hidden = !testing;
   let passed = false;

@@ -14,7 +14,9 @@ export async function loadBundle(bundle, approve = () => {}) {
     fetched(`${bundle}labels.txt`).then((answer) => answer.text()),
     fetched(`${bundle}preprocess.json`).then((answer) => answer.json()),
     fetched(`${bundle}model.tflite`).then((answer) => answer.arrayBuffer()),
-    loadLiteRt("wasm/"),
+    loadLiteRt("wasm/").catch((error) => {  // an Event where a script of it is missing
+      throw new Error(error?.message ?? "LiteRT.js can't be loaded from wasm/: a file is missing, or not to be read");
+    }),
   ]);
   const approved = await approve(bytes, bundle);
   const model = await loadAndCompile(new Uint8Array(bytes), {accelerator: "wasm"});
