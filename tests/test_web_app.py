@@ -383,6 +383,14 @@ def test_a_photograph_chosen_while_the_camera_is_asked_for_stays(slow_camera: An
     assert not slow_camera.locator("#camera").is_visible()
 
 
+def test_a_page_that_may_ask_for_no_camera_tells_what_it_needs(slow_camera: Any) -> None:
+    absent = "Object.defineProperty(navigator, 'mediaDevices', {value: undefined})"  # as over plain http
+    slow_camera.evaluate(f"() => {{ {absent}; live.click(); }}")
+    slow_camera.wait_for_selector("#status.bad")
+    expected = "the camera can't be used: open this page over https, or from localhost"
+    assert slow_camera.inner_text("#status") == expected
+
+
 # Photographs are decoded when the test says so, those asked for last first.
 SLOW_DECODER = """() => {
   const decode = createImageBitmap;

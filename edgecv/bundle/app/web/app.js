@@ -70,6 +70,7 @@ async function start(classifier) {
   const mine = begin();
   live.disabled = true;
   try {
+    if (!navigator.mediaDevices) throw new Error("open this page over https, or from localhost");
     const stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
     if (mine !== turn) return end(stream);
     camera.srcObject = stream;
