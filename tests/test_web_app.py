@@ -176,7 +176,7 @@ def test_a_photograph_shows_its_classes_and_times(width: int, scheme: str, opene
         page.wait_for_selector("#answers li")
         shown = page.locator("#answers li")
         assert shown.count() == len(LABELS)
-        shares = [float(share.removesuffix(" %")) for share in shown.locator("output").all_inner_texts()]
+        shares = [float(share.removesuffix(" %")) for share in shown.locator("span").all_inner_texts()]
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) == pytest.approx(100.0, abs=0.3)
         assert "ms for the model" in page.inner_text("#status")
@@ -389,6 +389,27 @@ def test_a_page_that_may_ask_for_no_camera_tells_what_it_needs(slow_camera: Any)
     slow_camera.wait_for_selector("#status.bad")
     expected = "the camera can't be used: open this page over https, or from localhost"
     assert slow_camera.inner_text("#status") == expected
+
+
+# How often what a screen reader says by itself changes while 20 frames are classified.
+ANNOUNCED = """() => {
+  window.announced = 0;
+  const count = new MutationObserver((changes) => { announced += changes.length; });
+  const loud = "[aria-live=polite], [role=status]:not([aria-live=off]), output";
+  for (const one of document.querySelectorAll(loud)) count.observe(one, {childList: true});
+}"""
+
+
+def test_the_camera_is_announced_by_its_first_answer_not_by_each_frame(slow_camera: Any) -> None:
+    slow_camera.evaluate("live.click(); allow()")
+    slow_camera.wait_for_function("frames.length")
+    slow_camera.evaluate(ANNOUNCED)
+    assert slow_camera.inner_text("#answers li:first-child").startswith(slow_camera.inner_text("#heard"))
+    for _ in range(20):
+        slow_camera.evaluate("draw()")
+        slow_camera.wait_for_function("frames.length")
+    assert slow_camera.evaluate("announced") <= 2
+    assert slow_camera.inner_text("#heard") in LABELS
 
 
 # Photographs are decoded when the test says so, those asked for last first.

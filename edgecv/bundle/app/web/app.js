@@ -3,7 +3,7 @@ import {decode, loadBundle, pixels, run, top} from "./classifier.js";
 import {selfTest, verified} from "./self_test.js";
 
 const at = (id) => document.getElementById(id);
-const [stage, shown, camera, live, answers, status] = ["stage", "shown", "camera", "live", "answers", "status"].map(at);
+const [stage, shown, camera, live, answers, heard, status] = ["stage", "shown", "camera", "live", "answers", "heard", "status"].map(at);
 const SHOWN = 1440;  // pixels that the longer side of a photograph is shown with: 30rem on a screen of 3 pixels to one
 
 let turn = 0;  // counts starts and stops: what is given later than the next one is not wanted any more
@@ -17,13 +17,24 @@ async function show(classifier, source) {
   const found = await run(classifier, input);
   const end = performance.now();
   if (mine !== turn) return;
-  answers.replaceChildren(...top(found, 5).map((place) => answer(classifier.labels[place], found[place])));
+  const first = top(found, 5);
+  answers.replaceChildren(...first.map((place) => answer(classifier.labels[place], found[place])));
+  hear(classifier.labels[first[0]]);
   tell(`${(ready - begin).toFixed(1)} ms for the pixels, ${(end - ready).toFixed(1)} ms for the model`);
 }
 
+let due = 0;  // when the next answer may be announced
+
+/** Let a screen reader say the first answer: where it is another one, and not with each frame of the camera. */
+function hear(label) {
+  if (label === heard.textContent || performance.now() < due) return;
+  heard.textContent = label;
+  due = performance.now() + 2000;
+}
+
 function answer(label, probability) {
-  const item = document.createElement("li"), share = document.createElement("output");
-  share.value = `${(100 * probability).toFixed(1)} %`;
+  const item = document.createElement("li"), share = document.createElement("span");
+  share.textContent = `${(100 * probability).toFixed(1)} %`;
   item.style.setProperty("--share", `${100 * probability}%`);
   item.append(label, share);
   return item;
@@ -49,6 +60,8 @@ function begin() {
   stop();
   only(at("hint"));
   answers.replaceChildren();
+  heard.textContent = "";
+  due = 0;
   tell("");
   return turn;
 }
@@ -77,6 +90,7 @@ async function start(classifier) {
     await camera.play();
     only(camera);
     live.setAttribute("aria-pressed", "true");
+    status.setAttribute("aria-live", "off");  // it gets other figures with each frame
   } catch (error) {
     if (mine !== turn) return;
     stop();
@@ -95,6 +109,7 @@ function stop() {
   end(camera.srcObject);
   camera.srcObject = null;
   live.setAttribute("aria-pressed", "false");
+  status.setAttribute("aria-live", "polite");
 }
 
 const end = (stream) => stream?.getTracks().forEach((track) => track.stop());
