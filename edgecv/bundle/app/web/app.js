@@ -99,7 +99,10 @@ async function start(classifier) {
     live.disabled = false;
   }
   while (mine === turn) {
-    await show(classifier, camera);
+    await show(classifier, camera).catch((error) => {
+      if (mine === turn) stop();
+      throw error;
+    });
     await new Promise(requestAnimationFrame);
   }
 }
