@@ -12,11 +12,11 @@ from edgecv.config import VERSION
 from edgecv.devices import elsewhere, open_device, warned
 from edgecv.errors import ModelError, StoreError, UsageError
 from edgecv.measure import Measurement, Subject, measure, quick
-from edgecv.results import RecipeEntry, Results
+from edgecv.results import RecipeEntry, Results, Row
 from edgecv.rows import Entry, make_rows
 from edgecv.runtimes import RUNTIMES, model_files, runtime_for
 from edgecv.store import Store, default_root
-from edgecv.target import Measure, RuntimeName, Target
+from edgecv.target import Measure, Target
 
 __all__ = ["bench"]
 
@@ -47,11 +47,10 @@ def bench(
     """
     if not files:
         raise UsageError("there is no file to measure", expected="one or more .tflite, .xml or .onnx files")
-    runtimes = {file: _runtime(file, target) for file in map(Path, files)}
+    targets = {file: _target(file, target, threads=threads) for file in map(Path, files)}
     with contextlib.ExitStack() as opened:
         subjects = {}
-        for file, runtime in runtimes.items():
-            own = target or Target(name="this-machine", runtime=runtime, threads=threads, measure=_MEASURE)
+        for file, own in targets.items():
             device = opened.enter_context(open_device(quick(own) if brief else own))
             device.facts()
             subjects[str(file)] = Subject(model_files(file), device)
@@ -62,16 +61,7 @@ def bench(
         devices = elsewhere(subject.device for subject in subjects.values())
         warnings += warned(subject.device for subject in subjects.values())
     baseline = next(iter(subjects))
-    rows = tuple(
-        row
-        for name, subject in subjects.items()
-        for row in make_rows(
-            (_entry(name, subject, found[name]),),
-            model=Path(name).stem,
-            target=subject.device.target,
-            baseline=found[baseline],
-        )
-    )
+    rows = tuple(_row(name, subject, found[name], baseline=found[baseline]) for name, subject in subjects.items())
     facts = {**host.facts(), "warnings": warnings}
     return Results(edgecv=VERSION, recipe=RecipeEntry(name="bench", sha256=""), host=facts, devices=devices, rows=rows)
 
@@ -87,15 +77,21 @@ def _alone(locks: Set[str]) -> Iterator[None]:
         yield
 
 
-def _runtime(file: Path, target: Target | None) -> RuntimeName:
-    """Name the runtime that a file is run by; refuse a file that it does not open."""
-    default = runtime_for(file)
-    runtime = RUNTIMES[target.runtime if target else default]
+def _target(file: Path, target: Target | None, *, threads: int) -> Target:
+    """Give the target that a file is run on, by default this machine; refuse a file that its runtime does not open."""
+    default = Target(name="this-machine", runtime=runtime_for(file), threads=threads, measure=_MEASURE)
+    runtime = RUNTIMES[(target or default).runtime]
     if file.suffix.lower() not in runtime.suffixes:
         expected = f"a {' or '.join(runtime.suffixes)} file"
         fix = "give another file, or a target with another runtime"
         raise ModelError(f"{file} is not run by {runtime.name}", got=file.suffix, expected=expected, fix=fix)
-    return target.runtime if target else default
+    return target or default
+
+
+def _row(name: str, subject: Subject, found: Measurement, *, baseline: Measurement) -> Row:
+    entries, target = (_entry(name, subject, found),), subject.device.target
+    (row,) = make_rows(entries, model=Path(name).stem, target=target, baseline=baseline)
+    return row
 
 
 def _entry(name: str, subject: Subject, measurement: Measurement) -> Entry:
