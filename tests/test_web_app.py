@@ -309,22 +309,24 @@ def test_a_photograph_larger_than_a_phones_canvas_gives_its_pixels(opened: Opene
     assert len(set(strips)) > 100
 
 
+def chosen(page: Any, path: Path, *, size: tuple[int, int], until: str) -> Any:
+    """Choose a red photograph, and wait for what the page makes of it."""
+    Image.new("RGB", size, "red").save(path)
+    page.set_input_files("#file", path)
+    page.wait_for_selector(until)
+    return page
+
+
 def test_a_large_photograph_is_shown_smaller(opened: Opened, bundle: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (6000, 3000), "red").save(tmp_path / "large.png")
     with serve_web(bundle) as url:
-        page = opened(url)
-        page.set_input_files("#file", tmp_path / "large.png")
-        page.wait_for_selector("#answers li")
+        page = chosen(opened(url), tmp_path / "large.png", size=(6000, 3000), until="#answers li")
         assert page.evaluate("[shown.width, shown.height]") == [1440, 720]
         assert page.evaluate("[...shown.getContext('2d').getImageData(1439, 719, 1, 1).data]") == [255, 0, 0, 255]
 
 
 def test_a_photograph_wider_than_a_canvas_is_told(opened: Opened, bundle: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (66_000, 2), "red").save(tmp_path / "wide.png")
     with serve_web(bundle) as url:
-        page = opened(url)
-        page.set_input_files("#file", tmp_path / "wide.png")
-        page.wait_for_selector("#status.bad")
+        page = chosen(opened(url), tmp_path / "wide.png", size=(66_000, 2), until="#status.bad")
         assert page.inner_text("#status") == "the photograph is too large for this browser: 66000 x 2"
 
 
