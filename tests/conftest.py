@@ -1,10 +1,13 @@
 """What several test files share: the small models, the evaluation data, and a clean environment."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.sshd import Board, give_python, programs, serve
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -67,3 +70,19 @@ def shared():
     if not path.is_dir():
         pytest.skip("needs the evaluation data in ../shared/data")
     return path
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    with serve(tmp_path_factory.mktemp("board")) as found:
+        yield found
+
+
+@pytest.fixture
+def board(served: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """The server, with a config of this test's own for the system's ssh, and a Python there that has the runtime."""
+    config = tmp_path / "config"
+    config.write_text(served.config.read_text())
+    monkeypatch.setenv("PATH", f"{programs(tmp_path / 'bin', config)}:{os.environ['PATH']}")
+    give_python(served)
+    return Board(served.place, config, served.server)

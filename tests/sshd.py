@@ -16,6 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from edgecv.target import Measure, Target
+
+MEASURE = Measure(processes=3, seconds=0.1, warmup_seconds=0.05, timeout_seconds=20.0)
 SSHD, SFTP = Path("/usr/sbin/sshd"), Path("/usr/lib/openssh/sftp-server")
 SUBSYSTEMS = f"Subsystem sftp {SFTP}"
 
@@ -139,3 +142,10 @@ def give_python(board: Board) -> None:
     python.parent.mkdir(parents=True, exist_ok=True)
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
+
+
+def target(**settings: object) -> Target:
+    """Make targets that are the board."""
+    return Target.model_validate(
+        {"name": "board", "runtime": "litert", "transport": "ssh", "measure": MEASURE, **settings}
+    )

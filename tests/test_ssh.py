@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -21,48 +17,23 @@ import pytest
 
 from edgecv import host
 from edgecv.artifact import digest_files
-from edgecv.devices import Local, Ssh, ask, open_device, reachable, setup_device
-from edgecv.devices.refusals import refusal
-from edgecv.devices.setup import packages_for
+from edgecv.devices import Local, Ssh, ask, open_device, reachable
 from edgecv.devices.shell import Shell
 from edgecv.devices.tried import unkept
-from edgecv.errors import ConfigError, DeviceError, MissingError, ReachError
+from edgecv.errors import DeviceError, ReachError
 from edgecv.files import bench
 from edgecv.isolate import Child
 from edgecv.measure import Subject, measure
 from edgecv.runtimes import model_files
-from edgecv.target import Measure, Target
+from edgecv.target import Measure
 from tests.common import until
 from tests.conftest import ROOT
-from tests.sshd import INSTALLED, Board, give_python, programs, serve
+from tests.sshd import INSTALLED, Board, target
 
 DATA = ROOT / "tests" / "data"
 TINY = DATA / "tiny.tflite"
-MEASURE = Measure(processes=3, seconds=0.1, warmup_seconds=0.05, timeout_seconds=20.0)
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="openssh-server is not installed")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    with serve(tmp_path_factory.mktemp("board")) as found:
-        yield found
-
-
-@pytest.fixture
-def board(served: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
-    """The server, with a config of this test's own for the system's ssh, and a Python there that has the runtime."""
-    config = tmp_path / "config"
-    config.write_text(served.config.read_text())
-    monkeypatch.setenv("PATH", f"{programs(tmp_path / 'bin', config)}:{os.environ['PATH']}")
-    give_python(served)
-    return Board(served.place, config, served.server)
-
-
-def target(**settings: object) -> Target:
-    return Target.model_validate(
-        {"name": "board", "runtime": "litert", "transport": "ssh", "measure": MEASURE, **settings}
-    )
 
 
 def test_a_board_says_what_it_is(board: Board) -> None:
@@ -148,29 +119,6 @@ def test_a_worker_ends_where_nobody_waits_for_it(board: Board) -> None:
     until(lambda: not _workers(board))
 
 
-def test_an_installation_ends_where_nobody_waits_for_it(board: Board) -> None:
-    made, python = board.home / "bin/python3", board.home / ".local/share/edgecv/venv/bin/python3"
-    made.parent.mkdir(exist_ok=True)
-    made.write_text("#!/bin/sh\n")
-    python.write_text("#!/bin/sh\ntest $1 = -m && exec sleep 4321\necho \"No module named 'numpy'\" >&2; exit 1\n")
-    made.chmod(0o755)
-    installing = subprocess.Popen(
-        [sys.executable, "-c", "from tests.test_ssh import *; list(setup_device(target()))"], cwd=ROOT
-    )
-    try:
-        until(lambda: _sleepers(board))
-    finally:
-        installing.kill()
-        installing.wait()
-        made.unlink()
-    until(lambda: not _sleepers(board))
-
-
-def _sleepers(board: Board) -> list[psutil.Process]:
-    found = psutil.process_iter(["cwd", "cmdline"])
-    return [one for one in found if one.info["cwd"] == str(board.home) and "4321" in (one.info["cmdline"] or ())]
-
-
 def _workers(board: Board) -> list[psutil.Process]:
     """Find the workers that do a job in a session's folder."""
     sessions = str(board.home / ".cache/edgecv-device/sessions")
@@ -208,149 +156,6 @@ def test_a_file_that_is_no_model_takes_down_only_the_worker(board: Board, tmp_pa
         with pytest.raises(DeviceError, match=r"litert .* none\.tflite"):
             ask(device, (tmp_path / "none.tflite",), do="describe")
         assert ask(device, (TINY,), do="describe")["inputs"]
-
-
-def refused(**settings: object) -> DeviceError:
-    with open_device(target(**settings)) as device, pytest.raises(DeviceError) as caught:
-        device.facts()
-    assert isinstance(caught.value, ReachError)
-    assert not caught.value.passing
-    return caught.value
-
-
-# Of one that knows nothing of sh's language: it runs a program alone, and has no quotes over two lines, as csh.
-PLAIN = """#!/bin/sh
-case $2 in
-*'
-'*) echo "Unmatched '." >&2; exit 1 ;;
-"exec /bin/sh -c '"*"'" | */sftp-server) exec /bin/sh "$@" ;;
-*) echo "Unsupported use of '='" >&2 ;;
-esac
-"""
-
-
-@pytest.fixture
-def login(board: Board) -> Iterator[Path]:
-    """The login shell of the board's user, which may be written anew."""
-    whole = board.login.read_text()
-    yield board.login
-    board.login.write_text(whole)
-
-
-@pytest.fixture(params=["plain", "fish", "tcsh", "zsh"])
-def foreign(request: pytest.FixtureRequest, login: Path) -> None:
-    """Give the board's user another login shell."""
-    path = shutil.which(request.param)
-    if request.param != "plain" and not path:
-        pytest.skip(f"there is no {request.param} here")
-    login.write_text(f'#!/bin/sh\nexec {path} "$@"\n' if path else PLAIN)
-
-
-@pytest.mark.usefixtures("foreign")
-def test_a_board_answers_whatever_its_users_login_shell(board: Board) -> None:
-    sessions = board.home / ".cache/edgecv-device/sessions"
-    before = set(sessions.glob("*"))
-    with open_device(target()) as device:
-        assert ask(device, (TINY,), do="describe")["inputs"]
-    assert set(sessions.glob("*")) == before
-
-
-@pytest.mark.usefixtures("foreign")
-def test_a_login_shell_changes_nothing_of_a_command() -> None:
-    shell = Shell("board", "board")
-    child = shell.run("""printf '%s|' it\\'s "!x" '\\n' $((1 + 1)) '~'; sleep 0 & wait $!""", timeout_seconds=5.0)
-    shell.close(last="true")
-    assert child.stdout == "it's|!x|\\n|2|~|"
-
-
-def test_an_unknown_key_is_an_error_with_its_fingerprint_and_the_command_that_adds_it(board: Board) -> None:
-    board.written("UserKnownHostsFile /dev/null")
-    error = refused()
-    key = subprocess.run(["ssh-keygen", "-lf", board.key], capture_output=True, text=True, check=True).stdout.split()[1]
-    assert "not among the known hosts" in error.what
-    assert key in error.got
-    assert re.search(r"ssh-keyscan -p \d+ 127\.0\.0\.1 >> ~/\.ssh/known_hosts", error.fix)
-
-
-def test_the_command_that_adds_a_key_does(board: Board, tmp_path: Path) -> None:
-    known = tmp_path / "known"
-    board.written(f"UserKnownHostsFile {known}")
-    command = refused().fix.rpartition(": ")[2].replace("~/.ssh/known_hosts", str(known))
-    subprocess.run(command, shell=True, check=True, stderr=subprocess.DEVNULL)
-    with open_device(target()) as device:
-        assert device.facts().versions
-
-
-def test_a_changed_key_is_refused_and_no_command_overwrites_it(board: Board, tmp_path: Path) -> None:
-    known, (address, *_) = tmp_path / "known", board.known.read_text().split()
-    other = (board.key.parent / "user.pub").read_text()
-    known.write_text(f"{address} {other}")
-    board.written(f"UserKnownHostsFile {known}")
-    error = refused()
-    assert "is not the one that is known" in error.what
-    assert "keyscan" not in error.fix
-    assert known.read_text() == f"{address} {other}"
-
-
-@pytest.mark.parametrize(
-    ("line", "what", "fix"),
-    [
-        ("IdentityFile /dev/null", "does not let this user in", "ssh-copy-id board"),
-        ("HostName nowhere.invalid", "there is no host board", "~/.ssh/config"),
-        ("Port 1", "runs no ssh server there", "sshd"),
-        ("HostKeyAlgorithms rsa-sha2-512", "offers only what this ssh refuses", "HostKeyAlgorithms"),
-        ("NoSuchOption yes", "can't read its config", "~/.ssh/config"),
-        ("KexAlgorithms diffie-hellman-group1-sha1", "offers only what this ssh refuses", "KexAlgorithms"),
-    ],
-)
-def test_a_host_that_is_not_reached_says_why_and_what_to_do(line: str, what: str, fix: str, board: Board) -> None:
-    if line.startswith("Identity"):
-        board.config.write_text(board.config.read_text().replace(str(board.key.parent / "user"), "/dev/null"))
-    else:
-        board.written(line)
-    error = refused()
-    assert what in error.what
-    assert fix in error.fix
-
-
-def test_a_command_and_a_terminal_that_the_users_config_asks_for_are_left_out(board: Board) -> None:
-    board.written("RemoteCommand tmux new -A", "RequestTTY force")
-    with open_device(target()) as device:
-        assert device.facts().versions
-
-
-def test_a_board_without_an_sftp_server_is_told_to_have_one(board: Board, login: Path) -> None:
-    login.write_text('#!/bin/sh\ncase $2 in */sftp-server) exit 127 ;; esac\nexec /bin/sh "$@"\n')
-    error = refused()
-    assert "sftp-server" in error.what
-    assert "openssh-sftp-server" in error.fix
-
-
-def test_a_board_that_offers_no_sftp_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.sshd.SUBSYSTEMS", "")
-    with serve(tmp_path) as board:
-        monkeypatch.setenv("PATH", f"{programs(tmp_path / 'bin', board.config)}:{os.environ['PATH']}")
-        assert "sftp-server" in refused().what
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_a_login_shell_that_prints_is_said_to(old: bool, board: Board, login: Path, tmp_path: Path) -> None:
-    if old:  # as scp was before OpenSSH 9
-        (tmp_path / "bin/scp").write_text(f'#!/bin/sh\nexec /usr/bin/scp -O -F {board.config} "$@"\n')
-    login.write_text('#!/bin/sh\necho Welcome\nexec /bin/sh "$@"\n')
-    error = refused()
-    assert "prints" in error.what
-    assert error.got == "Welcome"
-    assert "~/.bashrc" in error.fix
-
-
-@pytest.mark.parametrize("python", ["#!/bin/sh\nexec /usr/bin/env nothing-of-this-name\n", None])
-def test_what_a_board_lacks_is_named_with_the_command_that_installs_it(python: str | None, board: Board) -> None:
-    path = board.home / ".local/share/edgecv/venv/bin/python3"
-    path.write_text(python or "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1\n")
-    with open_device(target()) as device, pytest.raises(MissingError) as caught:
-        device.facts()
-    assert caught.value.fix == "edgecv setup-device board"
 
 
 def test_a_worker_that_ends_as_ssh_does_when_it_fails_takes_down_only_itself(board: Board) -> None:
@@ -408,231 +213,11 @@ def test_a_board_that_answers_nonsense_is_a_row_and_the_other_files_go_on(
     assert rows[1].latency_ms.processes == 3
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["-oProxyCommand=touch /tmp/x", "board; true", "a b", "$(true)", "@board", "pi@", "pi@-oProxyCommand=x", "a:b@c"],
-)
-def test_a_host_that_ssh_would_take_for_more_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="is not a host"):
-        Ssh(Target(name="board", runtime="litert", transport="ssh").model_copy(update={"host": name, "name": name}))
-
-
-@pytest.mark.parametrize(
-    ("host", "there"),
-    [
-        ("board", "board:file"),
-        ("pi@board", "pi@board:file"),
-        ("::1", "[::1]:file"),
-        ("pi@fd00::5", "pi@[fd00::5]:file"),
-    ],
-)
-def test_an_address_with_colons_is_told_from_the_path_behind_it(host: str, there: str) -> None:
-    shell = Shell("board", host)
-    assert shell.there("file") == there
-    shell.close(last="true")
-
-
-def test_a_board_with_an_ipv6_address_is_reached(board: Board, tmp_path: Path) -> None:
-    port = board.config.read_text().partition("Port ")[2].split()[0]
-    with contextlib.suppress(OSError), socket.create_connection(("::1", int(port)), timeout=5):
-        (tmp_path / "known").write_text(f"[::1]:{port} {board.key.read_text()}")
-    if not (tmp_path / "known").exists():
-        pytest.skip("there is no IPv6 here")
-    own = (f"Port {port}", f"IdentityFile {board.place}/user", f"UserKnownHostsFile {tmp_path}/known")
-    board.written("Host ::1", *own)
-    with open_device(target(host="::1")) as device:
-        assert device.facts().versions
-
-
-@pytest.mark.parametrize("length", [100, 130])
-def test_a_socket_whose_path_is_too_long_names_the_variable(
-    length: int, board: Board, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of 108 bytes, one goes over; and one with what ssh appends while it makes it."""
-    base = tmp_path_factory.mktemp("s")
-    place = base / ("a" * (length - len(f"{base}//edgecv-12345678/s")))
-    place.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(place))
-    error = refused()
-    assert "TMPDIR" in error.fix
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "usage: ssh [-46AaCfGg] destination",
-        "remote username contains invalid characters",
-        "sh: 1: scp: not found\nlost connection",
-        "bash: line 1: scp: command not found\nlost connection",
-    ],
-)
-def test_what_ssh_or_the_board_does_not_take_is_no_lost_connection(said: str) -> None:
-    assert not refusal("board", "board", said).passing
-
-
-def behind(board: Board, *jump: str, known: object) -> None:
-    """Put the board behind a jump host, which is its own server too."""
-    own = board.config.read_text().partition("Host board\n")[2]
-    lines = "".join(f" {line}\n" for line in jump)
-    board.config.write_text(
-        f"Host board\n ProxyJump jump\n UserKnownHostsFile {known}\nHost jump\n{lines}Host board jump\n{own}"
-    )
-
-
-def test_a_jump_host_that_is_not_known_is_refused_at_once(board: Board) -> None:
-    behind(board, "UserKnownHostsFile /dev/null", known=board.known)
-    error = refused()
-    assert "jump host" in error.what
-    assert "`ssh board true`" in error.fix
-
-
-def test_a_board_behind_a_jump_host_is_reached(board: Board) -> None:
-    behind(board, known=board.known)
-    with open_device(target()) as device:
-        assert device.facts().versions
-
-
-def test_an_unknown_key_behind_a_jump_host_is_added_by_a_command_that_gets_there(board: Board) -> None:
-    behind(board, known="/dev/null")
-    error = refused()
-    assert "not among the known hosts" in error.what
-    assert error.fix.endswith("ssh -o StrictHostKeyChecking=ask board true")
-
-
 def test_files_are_measured_on_a_board_and_the_results_say_which(board: Board) -> None:
     found = bench([TINY, DATA / "tiny-int8.tflite"], target=target(), brief=True)
     assert [(row.target, row.latency_ms and row.latency_ms.processes) for row in found.rows] == [("board", 5)] * 2
     assert found.devices["board"]["cpu"] == host.facts()["cpu"]
     assert set(found.devices["board"]["runtimes"]) == {"ai-edge-litert", "numpy"}
-
-
-def test_a_board_that_is_away_is_said_to_be(board: Board) -> None:
-    board.written("HostName nowhere.invalid")
-    assert reachable(target()).startswith("not available: board: there is no host board: correct host in the target")
-
-
-def test_without_an_ssh_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert reachable(target()) == "not available: sudo apt install openssh-client"
-
-
-def test_a_board_that_is_there_is_said_to_be_ready(board: Board) -> None:
-    assert re.fullmatch(r"ready \(ai-edge-litert [\d.]+\)", reachable(target()))
-
-
-def test_a_board_that_has_all_is_left_as_it_is(board: Board) -> None:
-    (line,) = setup_device(target())
-    assert line.startswith("board is ready: ")
-
-
-def test_an_environment_that_can_not_be_made_names_the_package_and_leaves_nothing(board: Board) -> None:
-    venv, python = board.home / ".local/share/edgecv/venv", board.home / "bin/python3"
-    (venv / "bin/python3").unlink()
-    python.parent.mkdir(exist_ok=True)
-    made = 'mkdir -p "$3" && echo "ensurepip is not available" && exit 1'
-    python.write_text(f"#!/bin/sh\ntest $1 = -m && {made}\necho \"No module named 'numpy'\" >&2; exit 1\n")
-    python.chmod(0o755)
-    try:
-        with pytest.raises(MissingError) as caught:
-            list(setup_device(target()))
-    finally:
-        python.unlink()
-    assert "sudo apt install python3-venv" in caught.value.fix
-    assert not venv.exists()
-
-
-@pytest.fixture
-def bare(board: Board) -> Iterator[Callable[[str, str], Path]]:
-    """Take the board's Python away, and give it one that makes an environment, or fails to, as a shell says."""
-    venv, python = board.home / ".local/share/edgecv/venv", board.home / "bin/python3"
-    shutil.rmtree(venv)
-    python.parent.mkdir(exist_ok=True)
-
-    def made(venv_says: str, pip_says: str) -> Path:
-        python.write_text(
-            f'#!/bin/sh\ncase "$2" in\nvenv) {venv_says} ;;\npip) {pip_says} ;;\n'
-            "*) echo \"No module named 'numpy'\" >&2; exit 1 ;;\nesac\n"
-        )
-        python.chmod(0o755)
-        return venv
-
-    yield made
-    python.unlink()
-    shutil.rmtree(venv, ignore_errors=True)
-
-
-MAKES = 'mkdir -p "$3/bin"; cp "$0" "$3/bin/python3"'
-FULL_DISK = "echo 'OSError: [Errno 28] No space left on device' >&2; exit 1"
-
-
-def test_an_environment_that_was_there_stays_where_it_can_not_be_made_again(bare: Callable[[str, str], Path]) -> None:
-    venv = bare(FULL_DISK, "exit 1")
-    (venv / "lib").mkdir(parents=True)
-    for name in ("pyvenv.cfg", "lib/precious"):
-        (venv / name).touch()
-    with pytest.raises(DeviceError, match="probably full"):
-        list(setup_device(target()))
-    assert (venv / "lib/precious").exists()
-
-
-@pytest.mark.parametrize(
-    ("pip", "what", "expected"),
-    [
-        (
-            "echo 'No matching distribution found for ai-edge-litert' >&2; exit 1",
-            "no ai-edge-litert",
-            "Python 3.9",
-        ),
-        (FULL_DISK, "probably full", ""),
-        ("echo 'ERROR: Network is unreachable' >&2; exit 1", "failed: exit code 1", ""),
-    ],
-)
-def test_why_packages_are_not_installed_is_said(
-    pip: str, what: str, expected: str, bare: Callable[[str, str], Path]
-) -> None:
-    bare(MAKES, pip)
-    with pytest.raises(DeviceError) as caught:
-        list(setup_device(target()))
-    assert what in caught.value.what
-    assert caught.value.expected.startswith(expected)
-
-
-NO_LIBRARY = "ImportError: libopenblas.so.0: cannot open shared object file: No such file or directory"
-
-
-def test_a_library_that_numpy_lacks_there_is_named_with_its_package(board: Board) -> None:
-    python = board.home / ".local/share/edgecv/venv/bin/python3"
-    python.write_text(f"#!/bin/sh\necho '{NO_LIBRARY}' >&2; seq 1000 >&2; exit 1\n")
-    with pytest.raises(DeviceError) as caught:
-        list(setup_device(target()))
-    assert caught.value.got == NO_LIBRARY.partition(": ")[2].rpartition(": ")[0]
-    assert caught.value.fix == "type there: sudo apt install libopenblas0"
-
-
-@pytest.mark.parametrize(
-    ("why", "fix"),
-    [("/lib/libstdc++.so.6: version `GLIBCXX_3.4.30' not found", "Ubuntu 22.04"), ("undefined symbol", "rm -r")],
-)
-def test_a_runtime_that_can_not_be_imported_there_is_not_ready(
-    why: str, fix: str, board: Board, tmp_path: Path
-) -> None:
-    package = tmp_path / "there/ai_edge_litert"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "interpreter.py").write_text(f"raise ImportError({why!r})\n")
-    python = board.home / ".local/share/edgecv/venv/bin/python3"
-    whole = python.read_text()
-    python.write_text(whole.replace("exec", f"PYTHONPATH={package.parent} exec", 1))
-    with pytest.raises(DeviceError, match="can't import") as caught:
-        list(setup_device(target()))
-    assert caught.value.got.rpartition(": ")[2] in why
-    assert fix in caught.value.fix
-
-
-def test_a_32_bit_system_gets_the_runtime_that_it_has_wheels_of_and_the_numpy_that_it_needs() -> None:
-    found = [packages_for(target(runtime=name), bits=bits) for name, bits in (("litert", "32"), ("litert", "64"))]
-    assert found == [("tflite-runtime==2.14.0", "numpy<2"), ("ai-edge-litert", "numpy")]
-    assert packages_for(target(runtime="openvino"), bits="32") == ("openvino", "numpy")
 
 
 @pytest.fixture
